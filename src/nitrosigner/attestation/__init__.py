@@ -1,0 +1,1 @@
+"""The verifier of Nitro attestation documents. Pure: time and roots are arguments."""

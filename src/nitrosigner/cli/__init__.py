@@ -1,0 +1,1 @@
+"""The `nitrosigner` command: what a person runs."""

@@ -1,0 +1,1 @@
+"""The typed client. It checks the attestation before it trusts a certificate."""

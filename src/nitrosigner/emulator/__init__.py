@@ -1,0 +1,1 @@
+"""Local stand-ins for Nitro, KMS and vsock. Nothing may import this room."""

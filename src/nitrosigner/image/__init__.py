@@ -1,0 +1,1 @@
+"""The enclave image: what is in it and what it measures to."""

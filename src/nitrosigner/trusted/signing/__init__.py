@@ -1,0 +1,1 @@
+"""What may be signed, and how. Pure: no I/O, no clock, no environment."""

@@ -1,0 +1,1 @@
+"""Lambda handlers: the reference systems' operations in front of the signer."""

@@ -1,0 +1,1 @@
+"""The host of the enclave: relays, stores ciphertext, restarts. Holds no secret."""

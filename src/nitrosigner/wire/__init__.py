@@ -1,0 +1,1 @@
+"""Bytes that cross a trust boundary, and their limits. Pure: bytes in, values out."""

@@ -1,0 +1,57 @@
+"""
+How a private key travels into the enclave: HPKE to a key that the enclave attests.
+
+RFC 9180 base mode, DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-256-GCM. The
+attestation document vouches for the recipient key; the `info` string binds the
+wrapped key to the deployment, the name and the address it is meant for, so that a
+wrap made for one cannot be presented as another.
+"""
+
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.x25519 import (
+    X25519PrivateKey,
+    X25519PublicKey,
+)
+from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
+
+_SUITE: Final = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
+_LABEL: Final = "nitrosigner/import/1"
+
+PUBLIC_KEY_SIZE: Final = 32
+"""Bytes of the raw X25519 key in the attestation document's `public_key`."""
+MAX_WRAPPED: Final = 512
+
+
+def import_info(*, deployment: str, name: str, algorithm: str, identity: str) -> bytes:
+    """Return the HPKE `info` for one import. *identity* is the expected address."""
+    return f"{_LABEL}\0{deployment}\0{name}\0{algorithm}\0{identity}".encode()
+
+
+def wrap(secret: bytes | bytearray, public_key: bytes, info: bytes) -> bytes:
+    """
+    Encrypt *secret* to the enclave's raw X25519 *public_key*.
+
+    Raises:
+        ValueError: *public_key* is not 32 bytes of an X25519 key.
+    """
+    recipient = X25519PublicKey.from_public_bytes(public_key)
+    return _SUITE.encrypt(secret, recipient, info)
+
+
+def unwrap(wrapped: bytes, private_key: X25519PrivateKey, info: bytes) -> bytes:
+    """
+    Decrypt what `wrap` made with the same *info*. The caller wipes the result.
+
+    Raises:
+        ValueError: It was not made for this key, or not with this *info*.
+    """
+    if len(wrapped) > MAX_WRAPPED:
+        msg = "wrapped key is too long"
+        raise ValueError(msg)
+    try:
+        return _SUITE.decrypt(wrapped, private_key, info)
+    except (InvalidTag, ValueError) as error:
+        msg = "not wrapped for this enclave, deployment, name and address"
+        raise ValueError(msg) from error

@@ -1,0 +1,50 @@
+"""
+What an enclave says of itself in the `user_data` of its attestation document.
+
+A verifier that has checked the document may rely on these lines: which certificate
+the TLS connection must present, which manifest is in force, and who signed it.
+"""
+
+from typing import Final
+
+import msgspec
+
+MAX_STATEMENT: Final = 512
+"""Bytes of user_data that every version of the NSM's limits allows."""
+
+
+class Statement(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="nitrosigner/1"
+):
+    """All digests are SHA-256 in lower-case hex."""
+
+    deployment: str
+    manifest: str
+    """Of the manifest's signed payload."""
+    manifest_version: int
+    administrator: str
+    """Of the administrator's raw Ed25519 public key: its fingerprint."""
+    tls: str
+    """Of the DER server certificate that the TLS listener presents."""
+
+
+_encoder = msgspec.json.Encoder(order="deterministic")
+_decoder = msgspec.json.Decoder(Statement)
+
+
+def encode(statement: Statement) -> bytes:
+    """Return *statement* as user_data, at most `MAX_STATEMENT` bytes."""
+    return _encoder.encode(statement)
+
+
+def decode(user_data: bytes) -> Statement:
+    """
+    Read a statement.
+
+    Raises:
+        ValueError: *user_data* is no statement of this version.
+    """
+    if len(user_data) > MAX_STATEMENT:
+        msg = "user_data is too long for a statement"
+        raise ValueError(msg)
+    return _decoder.decode(user_data)
