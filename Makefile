@@ -36,7 +36,7 @@ bench: .venv/ready       ## ratios against references, in one run
 	$(BIN)/python bench/run.py
 
 test-clients: .venv/ready  ## a real EVM node, web3.py, viem and ethers against the local stack
-	bash tests/clients/run.sh
+	bash tests/external_clients/run.sh
 
 lock: .venv/ready        ## resolve requirements/dev.txt again
 	$(BIN)/python -m pip install --quiet uv

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# make test-clients: a real EVM node (anvil), web3.py, viem and ethers against the local stack.
+# Installs what it needs below this folder, from the committed lock file; skips nothing.
+set -euo pipefail
+cd "$(dirname "$0")"
+command -v node >/dev/null && command -v npm >/dev/null || {
+    echo "make test-clients needs Node.js 20 and npm: apt-get install nodejs npm" >&2
+    exit 2
+}
+if [ ! -x node_modules/@foundry-rs/anvil-linux-amd64/bin/anvil ] || [ package-lock.json -nt node_modules/.package-lock.json ]; then
+    npm ci --no-audit --no-fund --loglevel=error
+fi
+cd ../..
+exec .venv/bin/python -m pytest tests/external_clients "$@"
