@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from nitrosigner.client.signer_client import SignerClient
 
 HERE = Path(__file__).parent

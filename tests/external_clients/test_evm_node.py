@@ -8,7 +8,6 @@ import rlp
 from eth_account import Account
 from eth_account.typed_transactions.typed_transaction import TypedTransaction
 from hexbytes import HexBytes
-
 from nitrosigner.client.signer_client import SignerClient
 
 Rpc = Callable[..., Any]

@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 from eth_account import Account
 from eth_account.messages import encode_defunct, encode_typed_data
-from web3 import HTTPProvider, Web3
-from web3.middleware import SignAndSendRawMiddlewareBuilder
-
 from nitrosigner.client.account import RemoteAccount
 from nitrosigner.client.signer_client import SignerClient
+from web3 import HTTPProvider, Web3
+from web3.middleware import SignAndSendRawMiddlewareBuilder
 
 HERE = Path(__file__).parent
 Rpc = Callable[..., Any]
