@@ -78,7 +78,7 @@ class Network(_Part, frozen=True, kw_only=True):
     """A chain that transactions may be signed for."""
 
     name: Slug
-    chain_id: Annotated[int, msgspec.Meta(ge=1, lt=1 << 63)]
+    chain_id: Annotated[int, msgspec.Meta(ge=1, le=(1 << 63) - 1)]
 
 
 class ClientLimits(_Part, frozen=True, kw_only=True):
@@ -127,10 +127,9 @@ class Manifest(
     aws: Aws
     networks: Annotated[list[Network], msgspec.Meta(min_length=1)]
     clients: list[Client]
-    tls_names: Annotated[list[str], msgspec.Meta(max_length=32)] = [
-        "localhost",
-        "127.0.0.1",
-    ]
+    tls_names: Annotated[list[str], msgspec.Meta(max_length=32)] = msgspec.field(
+        default_factory=lambda: ["localhost", "127.0.0.1"]
+    )
     """DNS names and IP addresses that the server certificate is made out to."""
     deleted_keys_kept_days: Annotated[int, msgspec.Meta(ge=7, le=365)] = 30
     limits: Limits = Limits()
