@@ -27,6 +27,7 @@ class Code(StrEnum):
     MALFORMED_TYPED_DATA = "malformed_typed_data"
     MALFORMED_KEY = "malformed_key"
     MALFORMED_MANIFEST = "malformed_manifest"
+    USAGE = "usage"
     TOO_LARGE = "too_large"
     TOO_SLOW = "too_slow"
     # refused: well formed, and no
@@ -41,9 +42,11 @@ class Code(StrEnum):
     RECORD_UNTRUSTED = "record_untrusted"
     MANIFEST_UNTRUSTED = "manifest_untrusted"
     ATTESTATION_UNTRUSTED = "attestation_untrusted"
+    CERTIFICATE_UNTRUSTED = "certificate_untrusted"
     KMS_REFUSED = "kms_refused"
     KMS_UNTRUSTED = "kms_untrusted"
     UNKNOWN_KEY = "unknown_key"
+    SLASHABLE = "slashable"
     UNKNOWN_ROUTE = "unknown_route"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     VERSION_CONFLICT = "version_conflict"
@@ -56,6 +59,7 @@ class Code(StrEnum):
     AUDIT_UNAVAILABLE = "audit_unavailable"
     SIGNER_UNREACHABLE = "signer_unreachable"
     NSM_UNAVAILABLE = "nsm_unavailable"
+    LOCAL_STACK = "local_stack"
     INTERNAL = "internal"
 
 
