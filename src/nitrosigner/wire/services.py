@@ -9,9 +9,12 @@ Each message is one frame's payload (`wire.frames`), MessagePack, a tagged union
 unknown tags and unknown fields are refused.
 """
 
-from typing import Final
+import re
+from typing import Annotated, Final
 
 import msgspec
+
+from nitrosigner.verdicts import Code, Malformed
 
 MAX_RECORD: Final = 64 * 1024
 """Bytes in one stored record, manifest included. Secrets Manager holds 65,536."""
@@ -19,8 +22,14 @@ MAX_PAGE: Final = 500
 """Records in one answer to `ListRecords`. Pages are also cut at MAX_PAGE_BYTES."""
 MAX_PAGE_BYTES: Final = 512 * 1024
 MAX_NAME: Final = 128
+MAX_VERSION: Final = (1 << 53) - 1
 MAX_AUDIT_BATCH: Final = 512
 MAX_AUDIT_EVENT: Final = 4 * 1024
+MAX_AUDIT_BATCH_BYTES: Final = 512 * 1024
+"""Bytes of all events of one batch together: 512 of the longest would not fit in a
+frame."""
+MAX_SENTENCE: Final = 512
+"""Characters of a message or a hint."""
 
 COLLECTIONS: Final = ("manifest", "vault", "tls", "keys", "state")
 """Closed list. All but `keys` hold one record, called `current`."""
@@ -28,6 +37,12 @@ COLLECTIONS: Final = ("manifest", "vault", "tls", "keys", "state")
 
 class _Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="t"):
     pass
+
+
+Version = Annotated[int, msgspec.Meta(ge=0, le=MAX_VERSION)]
+Data = Annotated[bytes, msgspec.Meta(min_length=1, max_length=MAX_RECORD)]
+"""A record's bytes. Never none: Secrets Manager cannot hold an empty value."""
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 
 
 class GetRecord(_Message, frozen=True, tag="get"):
@@ -38,11 +53,16 @@ class GetRecord(_Message, frozen=True, tag="get"):
 
 
 class ListRecords(_Message, frozen=True, tag="list"):
-    """Ask for the records after *after* in name order. Answer: `Page`."""
+    """
+    Ask for the records after *after* (`""`: from the first). Answer: `Page`.
+
+    Name order is the order of the names' bytes. A page may hold fewer than *limit*;
+    only its `more` says whether another follows.
+    """
 
     collection: str
     after: str
-    limit: int
+    limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE)]
 
 
 class PutRecord(_Message, frozen=True, tag="put"):
@@ -55,8 +75,8 @@ class PutRecord(_Message, frozen=True, tag="put"):
 
     collection: str
     name: str
-    expected: int
-    data: bytes
+    expected: Version
+    data: Data
 
 
 class RemoveRecord(_Message, frozen=True, tag="remove"):
@@ -64,7 +84,7 @@ class RemoveRecord(_Message, frozen=True, tag="remove"):
 
     collection: str
     name: str
-    expected: int
+    expected: Version
 
 
 class GetCredentials(_Message, frozen=True, tag="credentials"):
@@ -72,9 +92,14 @@ class GetCredentials(_Message, frozen=True, tag="credentials"):
 
 
 class AppendAudit(_Message, frozen=True, tag="audit"):
-    """Append JSON lines to the audit log, in order, durably. Answer: `Done`."""
+    """
+    Append JSON lines to the audit log, in order, durably. Answer: `Done`.
 
-    events: list[bytes]
+    Each event is one line without its line feed. All are written or none; an event
+    that is sent again because an answer got lost stands in the log twice.
+    """
+
+    events: Annotated[list[bytes], msgspec.Meta(max_length=MAX_AUDIT_BATCH)]
 
 
 class ReportState(_Message, frozen=True, tag="state"):
@@ -100,9 +125,9 @@ Request = (
 class StoredRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A record as it lies in the store."""
 
-    name: str
-    version: int
-    data: bytes
+    name: Annotated[str, msgspec.Meta(max_length=MAX_NAME)]
+    version: Annotated[int, msgspec.Meta(ge=1, le=MAX_VERSION)]
+    data: Data
 
 
 class Found(_Message, frozen=True, tag="found"):
@@ -118,20 +143,20 @@ class Absent(_Message, frozen=True, tag="absent"):
 class Page(_Message, frozen=True, tag="page"):
     """Records in name order; *more* says that another page follows the last name."""
 
-    records: list[StoredRecord]
+    records: Annotated[list[StoredRecord], msgspec.Meta(max_length=MAX_PAGE)]
     more: bool
 
 
 class Stored(_Message, frozen=True, tag="stored"):
     """It is durable, with this version (0 after a removal)."""
 
-    version: int
+    version: Version
 
 
 class Conflict(_Message, frozen=True, tag="conflict"):
     """Nothing was written: the stored version (0: absent) was not the expected one."""
 
-    version: int
+    version: Version
 
 
 class Credentials(_Message, frozen=True, tag="role"):
@@ -148,10 +173,16 @@ class Done(_Message, frozen=True, tag="done"):
 
 
 class Failed(_Message, frozen=True, tag="failed"):
-    """The parent could not do it. *code* is a `verdicts.Code`; nothing was written."""
+    """
+    The parent could not do it. *code* is a `verdicts.Code`.
+
+    After `malformed_request` nothing was written. After any other code a put or a
+    removal may or may not have happened: ask again with the same *expected* version
+    and compare what a `Conflict` names, or get the record.
+    """
 
     code: str
-    message: str
+    message: Annotated[str, msgspec.Meta(max_length=MAX_SENTENCE)]
 
 
 Answer = Found | Absent | Page | Stored | Conflict | Credentials | Done | Failed
@@ -164,6 +195,61 @@ _answer_decoder: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answe
 def encode(message: Request | Answer) -> bytes:
     """Return *message* as a frame's payload."""
     return _encoder.encode(message)
+
+
+def check(request: Request) -> None:
+    """
+    Check what types don't say: names, and sizes that only hold together.
+
+    Raises:
+        Malformed: The store need not be asked.
+    """
+    match request:
+        case GetRecord() | PutRecord() | RemoveRecord():
+            check_collection(request.collection)
+            check_name(request.name)
+        case ListRecords():
+            check_collection(request.collection)
+            if request.after:
+                check_name(request.after)
+        case AppendAudit():
+            _check_audit(request.events)
+        case ReportState():
+            sentences = (request.state, request.code, request.message, request.hint)
+            if max(map(len, sentences)) > MAX_SENTENCE:
+                raise Malformed(Code.MALFORMED_REQUEST, "a sentence is too long")
+        case GetCredentials():
+            pass
+
+
+def check_collection(collection: str) -> None:
+    """Raise `Malformed` if *collection* is not in the closed list."""
+    if collection not in COLLECTIONS:
+        raise Malformed(
+            Code.MALFORMED_REQUEST,
+            "there is no such collection",
+            f"collections: {', '.join(COLLECTIONS)}",
+        )
+
+
+def check_name(name: str) -> None:
+    """Raise `Malformed` if *name* is no record's name: it must suit every store."""
+    if len(name) > MAX_NAME or not _NAME.match(name):
+        raise Malformed(
+            Code.MALFORMED_REQUEST,
+            f"a record's name has 1 to {MAX_NAME} letters, digits, dots, underscores "
+            "and dashes, and begins with a letter or a digit",
+        )
+
+
+def _check_audit(events: list[bytes]) -> None:
+    if sum(map(len, events)) > MAX_AUDIT_BATCH_BYTES:
+        raise Malformed(Code.MALFORMED_REQUEST, "the audit batch is too large")
+    for event in events:
+        if not 0 < len(event) <= MAX_AUDIT_EVENT:
+            raise Malformed(Code.MALFORMED_REQUEST, "an audit event has a bad size")
+        if b"\n" in event or b"\r" in event:
+            raise Malformed(Code.MALFORMED_REQUEST, "an audit event is one line")
 
 
 def decode_request(payload: bytes) -> Request:
