@@ -1,0 +1,257 @@
+"""
+The audit trail: one line for each verdict, chained, durable before an answer leaves.
+
+A signature that is not on record has not been given: its answer waits until the parent
+has written the event, and if that fails the signature is thrown away. Events that come
+while a batch is being written go together in the next one, so waiting costs each caller
+one write and the disk far less than one for each signature.
+
+An event has a closed set of fields. None of them can hold a body, a credential, an
+exception's text, or anything that a caller sent and that was not first understood.
+
+The chain shows that lines were removed or altered between others. The parent stores
+it and could rewrite all of it: see THREAT_MODEL.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Final, Literal
+
+import msgspec
+
+from nitrosigner.trusted.enclave.ports import Clock
+from nitrosigner.verdicts import Code, Undecided, Verdict
+from nitrosigner.wire.services import MAX_AUDIT_BATCH
+
+MAX_WAITING: Final = 4096
+"""Events not yet written. Then nothing more is signed."""
+MAX_BATCH_BYTES: Final = 512 * 1024
+"""A frame holds twice as much."""
+APPEND_TIME: Final = 2.0
+"""Seconds in which the parent must say that a batch is written."""
+RETRY_FIRST: Final = 0.05
+RETRY_MOST: Final = 2.0
+STRANGERS_PER_SECOND: Final = 10
+"""Events about callers without a credential. The rest is only counted, so that nobody
+fills the disk from outside."""
+
+Outcome = Literal["signed", "done", "begun", "malformed", "refused", "undecided"]
+Done = Callable[[bool], None]
+"""Called once: True when the event is durable, False when it may not be."""
+
+
+class Event(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
+    """One line. Empty fields are left out."""
+
+    time: float
+    """Unix seconds, by the clock that the parent gives us."""
+    boot: str
+    """Random for each boot: sequence numbers begin again."""
+    sequence: int
+    previous: str
+    """SHA-256 of the line before this one; zeros for the first of a boot."""
+    request: str = ""
+    client: str = ""
+    operation: str
+    outcome: Outcome
+    code: str = ""
+    key: str = ""
+    address: str = ""
+    chain_id: int | None = None
+    to: str = ""
+    value: str = ""
+    """Wei."""
+    digest: str = ""
+    """What was signed."""
+    hash: str = ""
+    """Of the signed transaction."""
+    unrecorded: int = 0
+    """Verdicts about strangers since the last line that were counted only."""
+
+
+class Facts(msgspec.Struct, gc=False):
+    """What is known of one operation so far. Filled in as it is understood."""
+
+    operation: str = ""
+    client: str = ""
+    key: str = ""
+    address: str = ""
+    chain_id: int | None = None
+    to: str = ""
+    value: str = ""
+    digest: str = ""
+    hash: str = ""
+    outcome: Outcome = "done"
+    code: str = ""
+
+
+class AuditTrail:
+    """Takes events in order and gets them written."""
+
+    def __init__(
+        self, append: Callable[[list[bytes]], Awaitable[None]], clock: Clock, boot: str
+    ) -> None:
+        """
+        Make a trail that writes with *append*.
+
+        Args:
+            append: Writes lines durably and in order, or raises a verdict.
+            clock: For the events' times.
+            boot: A random name for this life of the enclave.
+        """
+        self._append = append
+        self._clock = clock
+        self._boot = boot
+        self._sequence = 0
+        self._previous = "0" * 64
+        self._unrecorded = 0
+        self._second = 0.0
+        self._strangers = 0
+        self._waiting: deque[tuple[bytes, Done | None]] = deque()
+        self._more = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.healthy = True
+        """Whether the last attempt to write went well."""
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._task = asyncio.get_running_loop().create_task(self._write(), name="audit")
+
+    async def close(self) -> None:
+        """Stop. What was not written stays unwritten; nobody was told otherwise."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        self._fail_all()
+
+    def demand(self) -> None:
+        """
+        Make sure that something may be signed at all.
+
+        Raises:
+            Undecided: Events cannot be written now (AUDIT_UNAVAILABLE).
+        """
+        if not self.healthy or len(self._waiting) >= MAX_WAITING:
+            raise unavailable()
+
+    def record(self, request: str, facts: Facts, done: Done | None = None) -> None:
+        """
+        Take an event in; *done* hears when it is durable.
+
+        Without *done* the event is dropped, and counted, if there is no room.
+        """
+        if len(self._waiting) >= MAX_WAITING:
+            self._unrecorded += 1
+            if done is not None:
+                done(False)  # noqa: FBT003 - the callback's one argument
+            return
+        self._sequence += 1
+        line = msgspec.json.encode(
+            Event(
+                time=round(self._clock.now(), 3),
+                boot=self._boot,
+                sequence=self._sequence,
+                previous=self._previous,
+                request=request,
+                client=facts.client,
+                operation=facts.operation,
+                outcome=facts.outcome,
+                code=facts.code,
+                key=facts.key,
+                address=facts.address,
+                chain_id=facts.chain_id,
+                to=facts.to,
+                value=facts.value,
+                digest=facts.digest,
+                hash=facts.hash,
+                unrecorded=self._unrecorded,
+            )
+        )
+        self._unrecorded = 0
+        self._previous = hashlib.sha256(line).hexdigest()
+        self._waiting.append((line, done))
+        self._more.set()
+
+    def record_stranger(self, request: str, facts: Facts) -> None:
+        """Take in an event about a caller without a credential, within a rate."""
+        second = self._clock.monotonic() // 1.0
+        if second != self._second:
+            self._second, self._strangers = second, 0
+        self._strangers += 1
+        if self._strangers > STRANGERS_PER_SECOND:
+            self._unrecorded += 1
+        else:
+            self.record(request, facts)
+
+    async def durable(self, request: str, facts: Facts) -> None:
+        """
+        Record an event and wait until it is written.
+
+        Raises:
+            Undecided: It may not have been (AUDIT_UNAVAILABLE).
+        """
+        self.demand()
+        written: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self.record(
+            request, facts, lambda ok: None if written.done() else written.set_result(ok)
+        )
+        if not await written:
+            raise unavailable()
+
+    async def _write(self) -> None:
+        pause = RETRY_FIRST
+        while True:
+            while not self._waiting:
+                self._more.clear()
+                await self._more.wait()
+            batch = self._batch()
+            try:
+                async with asyncio.timeout(APPEND_TIME):
+                    await self._append([line for line, _ in batch])
+            except (Verdict, TimeoutError, OSError):
+                # The lines stay in the chain and are sent again until they are
+                # written; one that the parent did write appears twice, with one
+                # sequence number. Whoever waits is told now: later is for later.
+                self.healthy = False
+                self._fail_all()
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, RETRY_MOST)
+                continue
+            self.healthy = True
+            pause = RETRY_FIRST
+            for _, done in batch:
+                self._waiting.popleft()
+            for _, done in batch:
+                if done is not None:
+                    done(True)  # noqa: FBT003 - the callback's one argument
+
+    def _batch(self) -> list[tuple[bytes, Done | None]]:
+        batch = []
+        size = 0
+        for entry in self._waiting:
+            size += len(entry[0])
+            if len(batch) >= MAX_AUDIT_BATCH or (batch and size > MAX_BATCH_BYTES):
+                break
+            batch.append(entry)
+        return batch
+
+    def _fail_all(self) -> None:
+        entries = list(self._waiting)
+        self._waiting.clear()
+        self._waiting.extend((line, None) for line, _ in entries)
+        for _, done in entries:
+            if done is not None:
+                done(False)  # noqa: FBT003 - the callback's one argument
+
+
+def unavailable() -> Undecided:
+    """Return the verdict that nothing is done unrecorded."""
+    return Undecided(
+        Code.AUDIT_UNAVAILABLE,
+        "the audit log cannot be written, and nothing is signed without it",
+        "look at the parent's disk; ask again",
+    )
