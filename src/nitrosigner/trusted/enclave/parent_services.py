@@ -1,13 +1,38 @@
 """
-The framed protocol to the parent: records, credentials, audit, a place to report to.
+What we ask of the parent: records, credentials, audit, a place to report to.
 
 Nothing that comes back is believed. An answer that does not fit its request closes the
-connection, and the request is undecided.
+connection, and the request is undecided: it may or may not have been carried out.
 """
 
+import asyncio
+import random
+import re
+from typing import Final
+
+from nitrosigner.trusted.enclave.dialing import dial
+from nitrosigner.trusted.enclave.parent_connection import (
+    NoAnswer,
+    ParentConnection,
+    open_connection,
+)
 from nitrosigner.trusted.enclave.ports import Clock, Vsock
-from nitrosigner.verdicts import Code, Refused
+from nitrosigner.verdicts import Code, Refused, Undecided
 from nitrosigner.wire import services
+from nitrosigner.wire.addresses import SERVICES_PORT
+
+RECORD_DEADLINE: Final = 10.0
+CREDENTIALS_DEADLINE: Final = 15.0
+AUDIT_DEADLINE: Final = 5.0
+STATE_DEADLINE: Final = 2.0
+"""Seconds for one request of each kind, connecting included."""
+_FIRST_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 2.0
+"""Seconds between attempts to connect: doubled from the first to the longest."""
+_AUDIT_CHUNK: Final = 256 * 1024
+"""Bytes of events in one request."""
+_VISIBLE: Final = re.compile(r"[\x21-\x7e]{1,8192}")
+"""Credentials become HTTP headers: no spaces, no line breaks."""
 
 
 class StoreConflict(Refused):
@@ -23,44 +48,198 @@ class StoreConflict(Refused):
 
 
 class ParentServices:
-    """A multiplexed client on one long-lived vsock connection. All raise Undecided."""
+    """A client on one long-lived vsock connection. Everything may raise Undecided."""
 
     def __init__(self, vsock: Vsock, clock: Clock) -> None:
         self._vsock = vsock
         self._clock = clock
+        self._connection: ParentConnection | None = None
+        self._connecting = asyncio.Lock()
+        self._pause = 0.0
+        self._not_before = 0.0
+        self.healthy = False
+        """Whether the last use of the store went well."""
+
+    # --- records ---
 
     async def get(self, collection: str, name: str) -> services.StoredRecord | None:
         """Return a record as it lies in the store, or None."""
-        raise NotImplementedError
+        answer = await self._record(services.GetRecord(collection, name))
+        match answer:
+            case services.Absent():
+                return None
+            case services.Found(record) if record.name == name and _sane(record):
+                return record
+            case _:
+                raise self._nonsense()
 
     async def page(
         self, collection: str, after: str = "", limit: int = services.MAX_PAGE
     ) -> services.Page:
-        """Return records after *after*, in name order."""
-        raise NotImplementedError
+        """Return the records after *after*, in name order."""
+        answer = await self._record(services.ListRecords(collection, after, limit))
+        if not isinstance(answer, services.Page) or len(answer.records) > limit:
+            raise self._nonsense()
+        last = after
+        for record in answer.records:
+            # Strictly ascending: a page cannot repeat a record or lead us in circles.
+            if record.name <= last or not _sane(record):
+                raise self._nonsense()
+            last = record.name
+        if answer.more and not answer.records:
+            raise self._nonsense()
+        return answer
 
     async def put(self, collection: str, name: str, expected: int, data: bytes) -> int:
-        """Write durably; return the new version. Raises StoreConflict."""
-        raise NotImplementedError
+        """
+        Write if the stored version is *expected*; durable when it returns the new one.
+
+        Raises:
+            StoreConflict: Nothing was written.
+            Undecided: It may or may not have been written.
+        """
+        answer = await self._record(
+            services.PutRecord(collection, name, expected, data)
+        )
+        match answer:
+            case services.Stored(version) if version == expected + 1:
+                return version
+            case services.Conflict(version) if version != expected and version >= 0:
+                raise StoreConflict(version)
+            case _:
+                raise self._nonsense()
 
     async def remove(self, collection: str, name: str, expected: int) -> None:
-        """Remove for good. Raises StoreConflict."""
-        raise NotImplementedError
+        """Remove for good if the stored version is *expected*. Raises as `put`."""
+        answer = await self._record(services.RemoveRecord(collection, name, expected))
+        match answer:
+            case services.Stored(0):
+                return
+            case services.Conflict(version) if version != expected and version >= 0:
+                raise StoreConflict(version)
+            case _:
+                raise self._nonsense()
+
+    # --- the rest ---
 
     async def credentials(self) -> services.Credentials:
-        """Return the instance role's credentials."""
-        raise NotImplementedError
+        """Return the instance role's credentials, fit to stand in HTTP headers."""
+        code = Code.CREDENTIALS_UNAVAILABLE
+        given = await self._ask(services.GetCredentials(), CREDENTIALS_DEADLINE, code)
+        if not isinstance(given, services.Credentials) or not (
+            _VISIBLE.fullmatch(given.access_key_id)
+            and _VISIBLE.fullmatch(given.secret_access_key)
+            and (not given.session_token or _VISIBLE.fullmatch(given.session_token))
+        ):
+            raise self._nonsense(code)
+        return given
 
     async def append_audit(self, events: list[bytes]) -> None:
-        """Append JSON lines durably, in order. Undecided is AUDIT_UNAVAILABLE."""
-        raise NotImplementedError
+        """Append JSON lines, in order; durable when it returns."""
+        chunk: list[bytes] = []
+        size = 0
+        for event in events:
+            if chunk and (
+                size + len(event) > _AUDIT_CHUNK
+                or len(chunk) == services.MAX_AUDIT_BATCH
+            ):
+                await self._append(chunk)
+                chunk, size = [], 0
+            chunk.append(event)
+            size += len(event)
+        if chunk:
+            await self._append(chunk)
 
     async def report_state(
         self, state: str, code: str = "", message: str = "", hint: str = ""
     ) -> None:
         """Tell whoever runs the parent where the boot stands."""
-        raise NotImplementedError
+        await self._done(
+            services.ReportState(state, code, message, hint),
+            STATE_DEADLINE,
+            Code.STORAGE_UNAVAILABLE,
+        )
 
     def close(self) -> None:
         """Close the connection; what is under way becomes undecided."""
-        raise NotImplementedError
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    # --- how ---
+
+    async def _append(self, events: list[bytes]) -> None:
+        await self._done(
+            services.AppendAudit(events), AUDIT_DEADLINE, Code.AUDIT_UNAVAILABLE
+        )
+
+    async def _done(
+        self, request: services.Request, deadline: float, code: Code
+    ) -> None:
+        answer = await self._ask(request, deadline, code)
+        if not isinstance(answer, services.Done):
+            raise self._nonsense(code)
+
+    async def _record(self, request: services.Request) -> services.Answer:
+        try:
+            answer = await self._ask(request, RECORD_DEADLINE, Code.STORAGE_UNAVAILABLE)
+        except Undecided:
+            self.healthy = False
+            raise
+        self.healthy = True
+        return answer
+
+    async def _ask(
+        self, request: services.Request, deadline: float, code: Code
+    ) -> services.Answer:
+        try:
+            async with asyncio.timeout(deadline):
+                answer = await (await self._connected()).ask(request)
+        except (NoAnswer, OSError, TimeoutError) as error:
+            raise Undecided(
+                code,
+                "the parent did not answer",
+                "is the parent process running, and its services port open?",
+            ) from error
+        if isinstance(answer, services.Failed):
+            # Its sentence is the parent's word and stays there: its log has it.
+            raise Undecided(
+                code, "the parent could not do it", "the parent's log says why"
+            )
+        return answer
+
+    async def _connected(self) -> ParentConnection:
+        async with self._connecting:
+            held = self._connection
+            if held is not None and not held.closed:
+                return held
+            now = self._clock.monotonic()
+            if now < self._not_before:
+                raise NoAnswer
+            # Counted down before the attempt, so that it also counts if we are
+            # cancelled in the middle of it.
+            self._pause = min(max(2 * self._pause, _FIRST_PAUSE), _LONGEST_PAUSE)
+            self._not_before = now + self._pause * (0.5 + random.random() / 2)
+            connected = await dial(self._vsock, SERVICES_PORT)
+            self._connection = await open_connection(connected)
+            self._pause = 0.0
+            self._not_before = 0.0
+            return self._connection
+
+    def _nonsense(self, code: Code = Code.STORAGE_UNAVAILABLE) -> Undecided:
+        self.close()
+        if code is Code.STORAGE_UNAVAILABLE:
+            self.healthy = False
+        return Undecided(
+            code,
+            "the parent answered something that does not fit",
+            "parent and enclave must be of one release; else its store is damaged",
+        )
+
+
+def _sane(record: services.StoredRecord) -> bool:
+    return (
+        record.version >= 1
+        and 1 <= len(record.name) <= services.MAX_NAME
+        and len(record.data) <= services.MAX_RECORD
+    )
