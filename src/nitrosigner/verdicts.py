@@ -28,6 +28,7 @@ class Code(StrEnum):
     MALFORMED_KEY = "malformed_key"
     MALFORMED_MANIFEST = "malformed_manifest"
     USAGE = "usage"
+    SIGNING_ROOT_MISMATCH = "signing_root_mismatch"
     TOO_LARGE = "too_large"
     TOO_SLOW = "too_slow"
     # refused: well formed, and no

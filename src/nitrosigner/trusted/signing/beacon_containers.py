@@ -1,0 +1,168 @@
+"""
+The consensus layer's containers that a validator signs, for one preset.
+
+Field names and order are the specification's; the order decides the root. Source:
+ethereum/consensus-specs, phase0, altair, electra and validator guides; builder-specs
+for the registration. remerkleable types in the tests are the second opinion.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from nitrosigner.trusted.signing.ssz import (
+    Bitlist,
+    Bitvector,
+    ByteVector,
+    Container,
+    Kind,
+    List,
+    Uint64,
+    Uint64List,
+    Vector,
+)
+
+_UINT64: Final = Uint64()
+_ROOT: Final = ByteVector(32)
+_PUBLIC_KEY: Final = ByteVector(48)
+_SIGNATURE: Final = ByteVector(96)
+_ADDRESS: Final = ByteVector(20)
+
+_DEPOSIT_PROOF: Final = 33
+_VALIDATORS_PER_COMMITTEE: Final = 2048
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preset:
+    """The constants that differ between the mainnet and the minimal preset."""
+
+    name: str
+    slots_per_epoch: int
+    sync_committee_size: int
+    committees_per_slot: int
+
+
+MAINNET_PRESET: Final = Preset(
+    name="mainnet", slots_per_epoch=32, sync_committee_size=512, committees_per_slot=64
+)
+MINIMAL_PRESET: Final = Preset(
+    name="minimal", slots_per_epoch=8, sync_committee_size=32, committees_per_slot=4
+)
+PRESETS: Final = {preset.name: preset for preset in (MAINNET_PRESET, MINIMAL_PRESET)}
+
+_CHECKPOINT: Final = Container(epoch=_UINT64, root=_ROOT)
+ATTESTATION_DATA: Final = Container(
+    slot=_UINT64,
+    index=_UINT64,
+    beacon_block_root=_ROOT,
+    source=_CHECKPOINT,
+    target=_CHECKPOINT,
+)
+BLOCK_HEADER: Final = Container(
+    slot=_UINT64,
+    proposer_index=_UINT64,
+    parent_root=_ROOT,
+    state_root=_ROOT,
+    body_root=_ROOT,
+)
+VOLUNTARY_EXIT: Final = Container(epoch=_UINT64, validator_index=_UINT64)
+SYNC_AGGREGATOR_SELECTION: Final = Container(slot=_UINT64, subcommittee_index=_UINT64)
+VALIDATOR_REGISTRATION: Final = Container(
+    fee_recipient=_ADDRESS, gas_limit=_UINT64, timestamp=_UINT64, pubkey=_PUBLIC_KEY
+)
+DEPOSIT_MESSAGE: Final = Container(
+    pubkey=_PUBLIC_KEY, withdrawal_credentials=_ROOT, amount=_UINT64
+)
+BLS_TO_EXECUTION_CHANGE: Final = Container(
+    validator_index=_UINT64, from_bls_pubkey=_PUBLIC_KEY, to_execution_address=_ADDRESS
+)
+EPOCH: Final = _UINT64
+SLOT: Final = _UINT64
+ROOT: Final = _ROOT
+
+_ATTESTATION: Final = Container(
+    aggregation_bits=Bitlist(_VALIDATORS_PER_COMMITTEE),
+    data=ATTESTATION_DATA,
+    signature=_SIGNATURE,
+)
+AGGREGATE_AND_PROOF: Final = Container(
+    aggregator_index=_UINT64, aggregate=_ATTESTATION, selection_proof=_SIGNATURE
+)
+
+
+def aggregate_and_proof_electra(preset: Preset) -> Kind:
+    """Return `AggregateAndProof` from Electra on (EIP-7549)."""
+    committees = preset.committees_per_slot
+    return Container(
+        aggregator_index=_UINT64,
+        aggregate=Container(
+            aggregation_bits=Bitlist(_VALIDATORS_PER_COMMITTEE * committees),
+            data=ATTESTATION_DATA,
+            signature=_SIGNATURE,
+            committee_bits=Bitvector(committees),
+        ),
+        selection_proof=_SIGNATURE,
+    )
+
+
+def contribution_and_proof(preset: Preset) -> Kind:
+    """Return `ContributionAndProof`; a subcommittee is a quarter of the committee."""
+    return Container(
+        aggregator_index=_UINT64,
+        contribution=Container(
+            slot=_UINT64,
+            beacon_block_root=_ROOT,
+            subcommittee_index=_UINT64,
+            aggregation_bits=Bitvector(preset.sync_committee_size // 4),
+            signature=_SIGNATURE,
+        ),
+        selection_proof=_SIGNATURE,
+    )
+
+
+def full_block(preset: Preset, *, altair: bool) -> Kind:
+    """Return `BeaconBlock` of phase 0 or Altair; later forks are signed as headers."""
+    signed_header = Container(message=BLOCK_HEADER, signature=_SIGNATURE)
+    indexed = Container(
+        attesting_indices=Uint64List(_VALIDATORS_PER_COMMITTEE),
+        data=ATTESTATION_DATA,
+        signature=_SIGNATURE,
+    )
+    deposit = Container(
+        proof=Vector(_ROOT, _DEPOSIT_PROOF),
+        data=Container(
+            pubkey=_PUBLIC_KEY,
+            withdrawal_credentials=_ROOT,
+            amount=_UINT64,
+            signature=_SIGNATURE,
+        ),
+    )
+    body: dict[str, Kind] = {
+        "randao_reveal": _SIGNATURE,
+        "eth1_data": Container(
+            deposit_root=_ROOT, deposit_count=_UINT64, block_hash=_ROOT
+        ),
+        "graffiti": _ROOT,
+        "proposer_slashings": List(
+            Container(signed_header_1=signed_header, signed_header_2=signed_header), 16
+        ),
+        "attester_slashings": List(
+            Container(attestation_1=indexed, attestation_2=indexed), 2
+        ),
+        "attestations": List(_ATTESTATION, 128),
+        "deposits": List(deposit, 16),
+        "voluntary_exits": List(
+            Container(message=VOLUNTARY_EXIT, signature=_SIGNATURE), 16
+        ),
+    }
+    if altair:
+        body["sync_aggregate"] = Container(
+            sync_committee_bits=Bitvector(preset.sync_committee_size),
+            sync_committee_signature=_SIGNATURE,
+        )
+    return Container(
+        slot=_UINT64,
+        proposer_index=_UINT64,
+        parent_root=_ROOT,
+        state_root=_ROOT,
+        body=Container(**body),
+    )

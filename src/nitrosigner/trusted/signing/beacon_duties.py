@@ -1,0 +1,379 @@
+"""
+From the JSON of a Web3Signer request to the root that would be signed.
+
+The root is always computed here, from the message; a `signingRoot` that the client sent
+is compared and never used. A duty that can be slashed carries what the slashing rules
+need, and only `guard` turns a duty into something that a key will sign.
+
+Source: Web3Signer's API, ethereum/remote-signing-api, EIP-3030. Clients spell fields in
+snake and in camel case, kinds in either case: both are taken.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum, unique
+from typing import Final
+
+from nitrosigner.trusted.signing import beacon_containers as containers
+from nitrosigner.trusted.signing import beacon_domains as domains
+from nitrosigner.trusted.signing.beacon_containers import Preset
+from nitrosigner.trusted.signing.beacon_domains import (
+    Fork,
+    ForkInfo,
+    ForkVersion,
+    GenesisValidatorsRoot,
+)
+from nitrosigner.trusted.signing.beacon_networks import BeaconNetwork
+from nitrosigner.trusted.signing.slashing import (
+    Epoch,
+    Proposal,
+    SigningRoot,
+    Slot,
+    Vote,
+)
+from nitrosigner.trusted.signing.ssz import Kind, read_bytes, read_uint64
+from nitrosigner.verdicts import Code, Malformed, Refused
+
+
+@unique
+class DutyKind(StrEnum):
+    """What a validator is asked to sign. Closed list."""
+
+    BLOCK = "BLOCK"
+    BLOCK_V2 = "BLOCK_V2"
+    ATTESTATION = "ATTESTATION"
+    AGGREGATION_SLOT = "AGGREGATION_SLOT"
+    AGGREGATE_AND_PROOF = "AGGREGATE_AND_PROOF"
+    AGGREGATE_AND_PROOF_V2 = "AGGREGATE_AND_PROOF_V2"
+    RANDAO_REVEAL = "RANDAO_REVEAL"
+    VOLUNTARY_EXIT = "VOLUNTARY_EXIT"
+    DEPOSIT = "DEPOSIT"
+    SYNC_COMMITTEE_MESSAGE = "SYNC_COMMITTEE_MESSAGE"
+    SYNC_COMMITTEE_SELECTION_PROOF = "SYNC_COMMITTEE_SELECTION_PROOF"
+    SYNC_COMMITTEE_CONTRIBUTION_AND_PROOF = "SYNC_COMMITTEE_CONTRIBUTION_AND_PROOF"
+    VALIDATOR_REGISTRATION = "VALIDATOR_REGISTRATION"
+    BLS_TO_EXECUTION_CHANGE = "BLS_TO_EXECUTION_CHANGE"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Duty:
+    """A message that was understood, and the root that stands for it."""
+
+    kind: DutyKind
+    signing_root: SigningRoot
+    genesis_validators_root: GenesisValidatorsRoot | None
+    """`None` for messages that belong to no chain."""
+    slashable_by: Proposal | Vote | None
+    """What the slashing rules judge; `None` where nothing can be slashed."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """One kind's message: its object root, domain and epoch."""
+
+    object_root: bytes
+    domain_type: bytes
+    epoch: Epoch
+    proposal_slot: Slot | None = None
+    vote: tuple[Epoch, Epoch] | None = None
+
+
+_Reader = Callable[[Mapping[str, object], BeaconNetwork], _Read]
+
+
+def read_duty(body: object, network: BeaconNetwork) -> Duty:
+    """
+    Read one signing request of the Web3Signer API.
+
+    Args:
+        body: The decoded JSON.
+        network: The chain that this deployment signs for.
+
+    Raises:
+        Malformed: It is no such request, or its `signingRoot` is of something else.
+        Refused: It is for another chain.
+    """
+    request = _object(body, "request")
+    kind = _kind(request)
+    duty = _chainless(request, kind, network)
+    if duty is None:
+        duty = _of_the_chain(request, kind, network)
+    claimed = request.get("signingRoot", request.get("signing_root"))
+    if claimed is not None:
+        root = read_bytes(claimed, "signingRoot", 32)
+        if root != duty.signing_root:
+            raise Malformed(
+                Code.SIGNING_ROOT_MISMATCH,
+                "signingRoot is not the root of this message",
+                "client and signer disagree about the fork, the network or the preset",
+            )
+    return duty
+
+
+def _kind(request: Mapping[str, object]) -> DutyKind:
+    name = request.get("type")
+    try:
+        return DutyKind(name.upper() if isinstance(name, str) else "")
+    except ValueError:
+        raise Malformed(
+            Code.MALFORMED_REQUEST, "type is not a kind of message that is signed here"
+        ) from None
+
+
+def _chainless(
+    request: Mapping[str, object], kind: DutyKind, network: BeaconNetwork
+) -> Duty | None:
+    """Read what needs no `fork_info`: it is valid on any chain of the genesis fork."""
+    if kind is DutyKind.DEPOSIT:
+        deposit = dict(_object(_field(request, "deposit"), "deposit"))
+        version = read_bytes(
+            deposit.pop("genesis_fork_version", None), "genesis_fork_version", 4
+        )
+        if version != network.genesis_version:
+            raise _another_chain()
+        root = containers.DEPOSIT_MESSAGE.root(deposit, "deposit")
+        domain_type = domains.DEPOSIT
+    elif kind is DutyKind.VALIDATOR_REGISTRATION:
+        registration = _field(request, "validator_registration")
+        root = containers.VALIDATOR_REGISTRATION.root(
+            registration, "validator_registration"
+        )
+        domain_type = domains.APPLICATION_BUILDER
+    else:
+        return None
+    domain = domains.domain(domain_type, network.genesis_version, domains.NO_CHAIN)
+    return Duty(
+        kind=kind,
+        signing_root=domains.signing_root(root, domain),
+        genesis_validators_root=None,
+        slashable_by=None,
+    )
+
+
+def _of_the_chain(
+    request: Mapping[str, object], kind: DutyKind, network: BeaconNetwork
+) -> Duty:
+    info = _fork_info(request)
+    if info.genesis_validators_root != network.genesis_validators_root:
+        raise _another_chain()
+    read = _READERS[kind](request, network)
+    version = info.fork.version_at(read.epoch)
+    if kind is DutyKind.VOLUNTARY_EXIT:
+        version = network.exit_version(info.fork.current_version, version)
+    elif kind is DutyKind.BLS_TO_EXECUTION_CHANGE:
+        version = network.genesis_version
+    domain = domains.domain(read.domain_type, version, info.genesis_validators_root)
+    root = domains.signing_root(read.object_root, domain)
+    judged: Proposal | Vote | None = None
+    if read.proposal_slot is not None:
+        judged = Proposal(slot=read.proposal_slot, signing_root=root)
+    elif read.vote is not None:
+        judged = Vote(source=read.vote[0], target=read.vote[1], signing_root=root)
+    return Duty(
+        kind=kind,
+        signing_root=root,
+        genesis_validators_root=info.genesis_validators_root,
+        slashable_by=judged,
+    )
+
+
+def _another_chain() -> Refused:
+    return Refused(
+        Code.WRONG_CHAIN,
+        "this message is for another chain than this signer's",
+        "compare the network of the validator client with the manifest's",
+    )
+
+
+def _fork_info(request: Mapping[str, object]) -> ForkInfo:
+    info = _object(_either(request, "fork_info", "forkInfo"), "fork_info")
+    fork = _object(_field(info, "fork"), "fork_info.fork")
+    root = _either(info, "genesis_validators_root", "genesisValidatorsRoot")
+    previous = _either(fork, "previous_version", "previousVersion")
+    current = _either(fork, "current_version", "currentVersion")
+    return ForkInfo(
+        fork=Fork(
+            previous_version=ForkVersion(read_bytes(previous, "previous_version", 4)),
+            current_version=ForkVersion(read_bytes(current, "current_version", 4)),
+            epoch=Epoch(read_uint64(_field(fork, "epoch"), "fork.epoch")),
+        ),
+        genesis_validators_root=GenesisValidatorsRoot(
+            read_bytes(root, "genesis_validators_root", 32)
+        ),
+    )
+
+
+def _epoch_of(slot: int, preset: Preset) -> Epoch:
+    return Epoch(slot // preset.slots_per_epoch)
+
+
+def _slot(value: object, path: str) -> Slot:
+    return Slot(read_uint64(_field(_object(value, path), "slot"), f"{path}.slot"))
+
+
+def _block(value: object, path: str, kind: Kind, network: BeaconNetwork) -> _Read:
+    slot = _slot(value, path)
+    return _Read(
+        kind.root(value, path),
+        domains.BEACON_PROPOSER,
+        _epoch_of(slot, network.preset),
+        proposal_slot=slot,
+    )
+
+
+def _legacy_block(request: Mapping[str, object], network: BeaconNetwork) -> _Read:
+    kind = containers.full_block(network.preset, altair=False)
+    return _block(_field(request, "block"), "block", kind, network)
+
+
+def _versioned_block(request: Mapping[str, object], network: BeaconNetwork) -> _Read:
+    versioned = _object(_either(request, "beacon_block", "beaconBlock"), "beacon_block")
+    version = _version(versioned, "beacon_block")
+    if version in ("PHASE0", "ALTAIR"):
+        kind: Kind = containers.full_block(network.preset, altair=version == "ALTAIR")
+        return _block(_field(versioned, "block"), "beacon_block.block", kind, network)
+    header = _either(versioned, "block_header", "blockHeader")
+    return _block(header, "beacon_block.block_header", containers.BLOCK_HEADER, network)
+
+
+def _attestation(request: Mapping[str, object], _: BeaconNetwork) -> _Read:
+    data = _object(_field(request, "attestation"), "attestation")
+    root = containers.ATTESTATION_DATA.root(data, "attestation")
+    source, target = (
+        Epoch(
+            read_uint64(
+                _field(_object(data[end], f"attestation.{end}"), "epoch"),
+                f"attestation.{end}.epoch",
+            )
+        )
+        for end in ("source", "target")
+    )
+    return _Read(root, domains.BEACON_ATTESTER, target, vote=(source, target))
+
+
+def _aggregation_slot(request: Mapping[str, object], network: BeaconNetwork) -> _Read:
+    slot = _slot(_field(request, "aggregation_slot"), "aggregation_slot")
+    return _Read(
+        containers.SLOT.root(slot, "aggregation_slot.slot"),
+        domains.SELECTION_PROOF,
+        _epoch_of(slot, network.preset),
+    )
+
+
+def _aggregate(value: object, path: str, kind: Kind, network: BeaconNetwork) -> _Read:
+    root = kind.root(value, path)
+    aggregate = _field(_object(value, path), "aggregate")
+    data = _field(_object(aggregate, f"{path}.aggregate"), "data")
+    slot = _slot(data, f"{path}.aggregate.data")
+    return _Read(root, domains.AGGREGATE_AND_PROOF, _epoch_of(slot, network.preset))
+
+
+def _bare_aggregate(request: Mapping[str, object], network: BeaconNetwork) -> _Read:
+    return _aggregate(
+        _field(request, "aggregate_and_proof"),
+        "aggregate_and_proof",
+        containers.AGGREGATE_AND_PROOF,
+        network,
+    )
+
+
+def _versioned_aggregate(
+    request: Mapping[str, object], network: BeaconNetwork
+) -> _Read:
+    path = "aggregate_and_proof"
+    versioned = _object(_field(request, path), path)
+    early = ("PHASE0", "ALTAIR", "BELLATRIX", "CAPELLA", "DENEB")
+    kind: Kind = (
+        containers.AGGREGATE_AND_PROOF
+        if _version(versioned, path) in early
+        else containers.aggregate_and_proof_electra(network.preset)
+    )
+    return _aggregate(_field(versioned, "data"), f"{path}.data", kind, network)
+
+
+def _randao(request: Mapping[str, object], _: BeaconNetwork) -> _Read:
+    reveal = _object(_field(request, "randao_reveal"), "randao_reveal")
+    epoch = Epoch(read_uint64(_field(reveal, "epoch"), "randao_reveal.epoch"))
+    return _Read(containers.EPOCH.root(epoch, "epoch"), domains.RANDAO, epoch)
+
+
+def _exit(request: Mapping[str, object], _: BeaconNetwork) -> _Read:
+    message = _object(_field(request, "voluntary_exit"), "voluntary_exit")
+    root = containers.VOLUNTARY_EXIT.root(message, "voluntary_exit")
+    epoch = Epoch(read_uint64(message["epoch"], "voluntary_exit.epoch"))
+    return _Read(root, domains.VOLUNTARY_EXIT, epoch)
+
+
+def _sync_message(request: Mapping[str, object], network: BeaconNetwork) -> _Read:
+    path = "sync_committee_message"
+    message = _object(_field(request, path), path)
+    root = containers.ROOT.root(_field(message, "beacon_block_root"), path)
+    epoch = _epoch_of(_slot(message, path), network.preset)
+    return _Read(root, domains.SYNC_COMMITTEE, epoch)
+
+
+def _sync_selection(request: Mapping[str, object], network: BeaconNetwork) -> _Read:
+    path = "sync_aggregator_selection_data"
+    data = _field(request, path)
+    root = containers.SYNC_AGGREGATOR_SELECTION.root(data, path)
+    epoch = _epoch_of(_slot(data, path), network.preset)
+    return _Read(root, domains.SYNC_COMMITTEE_SELECTION_PROOF, epoch)
+
+
+def _contribution(request: Mapping[str, object], network: BeaconNetwork) -> _Read:
+    path = "contribution_and_proof"
+    value = _object(_field(request, path), path)
+    root = containers.contribution_and_proof(network.preset).root(value, path)
+    slot = _slot(value["contribution"], f"{path}.contribution")
+    epoch = _epoch_of(slot, network.preset)
+    return _Read(root, domains.CONTRIBUTION_AND_PROOF, epoch)
+
+
+def _bls_change(request: Mapping[str, object], _: BeaconNetwork) -> _Read:
+    path = "bls_to_execution_change"
+    root = containers.BLS_TO_EXECUTION_CHANGE.root(_field(request, path), path)
+    return _Read(root, domains.BLS_TO_EXECUTION_CHANGE, Epoch(0))
+
+
+_READERS: Final[Mapping[DutyKind, _Reader]] = {
+    DutyKind.BLOCK: _legacy_block,
+    DutyKind.BLOCK_V2: _versioned_block,
+    DutyKind.ATTESTATION: _attestation,
+    DutyKind.AGGREGATION_SLOT: _aggregation_slot,
+    DutyKind.AGGREGATE_AND_PROOF: _bare_aggregate,
+    DutyKind.AGGREGATE_AND_PROOF_V2: _versioned_aggregate,
+    DutyKind.RANDAO_REVEAL: _randao,
+    DutyKind.VOLUNTARY_EXIT: _exit,
+    DutyKind.SYNC_COMMITTEE_MESSAGE: _sync_message,
+    DutyKind.SYNC_COMMITTEE_SELECTION_PROOF: _sync_selection,
+    DutyKind.SYNC_COMMITTEE_CONTRIBUTION_AND_PROOF: _contribution,
+    DutyKind.BLS_TO_EXECUTION_CHANGE: _bls_change,
+}
+
+
+def _object(value: object, path: str) -> Mapping[str, object]:
+    if not isinstance(value, Mapping):
+        raise Malformed(Code.MALFORMED_REQUEST, f"{path}: expected an object")
+    return value
+
+
+def _field(value: Mapping[str, object], name: str) -> object:
+    if name not in value:
+        raise Malformed(Code.MALFORMED_REQUEST, f"the field {name} is missing")
+    return value[name]
+
+
+def _either(value: Mapping[str, object], snake: str, camel: str) -> object:
+    return value[camel] if camel in value else _field(value, snake)
+
+
+def _version(versioned: Mapping[str, object], path: str) -> str:
+    version = _field(versioned, "version")
+    if not isinstance(version, str) or version.upper() not in _VERSIONS:
+        raise Malformed(Code.MALFORMED_REQUEST, f"{path}.version: not a known fork")
+    return version.upper()
+
+
+_VERSIONS: Final = frozenset(
+    ("PHASE0", "ALTAIR", "BELLATRIX", "CAPELLA", "DENEB", "ELECTRA", "FULU", "GLOAS")
+)
