@@ -187,7 +187,7 @@ class _Encoder:
         if not value.keys() <= kind.field_names:
             extra = quoted(next(iter(value.keys() - kind.field_names)))
             raise malformed(
-                f"{quoted(name)} has {extra}, which the type {quoted(type_name)} has not",
+                f"{quoted(name)} has {extra}, unknown to its type {quoted(type_name)}",
                 "declare it in `types`, or leave it out: it would not be signed",
             )
         type_hash = self._hashes.get(type_name)
