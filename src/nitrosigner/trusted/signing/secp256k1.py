@@ -15,7 +15,7 @@ from coincurve._libsecp256k1 import ffi as _untyped_ffi
 from coincurve._libsecp256k1 import lib as _untyped_lib
 
 from nitrosigner.trusted.signing.addresses import Address, checksummed
-from nitrosigner.trusted.signing.algorithms import PublicKey, Signature
+from nitrosigner.trusted.signing.algorithms import Algorithm, PublicKey, Signature
 from nitrosigner.trusted.signing.keccak import keccak_256
 from nitrosigner.trusted.signing.secret_bytes import SecretBytes
 from nitrosigner.verdicts import Code, Malformed, Refused
@@ -226,7 +226,7 @@ _EIP_155_SIGNATURE: Final = bytes.fromhex(
 _EIP_155_SENDER: Final = "0x9d8A62f656a8d1615C1294fd71e9CFb3E4855A4F"
 
 
-def _check(algorithm: Secp256k1) -> None:
+def _check(algorithm: Algorithm) -> None:
     if keccak_256(b"").hex() != (
         "c5d2460186f7233c927e7db2dcc703c0e500b653ca82273b7bfad8045d85a470"
     ):
