@@ -36,6 +36,7 @@ class _Stack(msgspec.Struct, frozen=True):
     trust_root: str = ""
     pcr0: str = ""
     administrator: str = ""
+    deployment: str = ""
     manifest: str = ""
 
 

@@ -12,6 +12,7 @@ from typing import Final, NoReturn, Self, final
 import coincurve
 import sha3
 
+from nitrosigner.client.hexadecimal import bytes_of_hex
 from nitrosigner.verdicts import Code, Malformed
 
 SIZE: Final = 32
@@ -48,16 +49,12 @@ class PrivateKey:
         Raises:
             Malformed: Never says what the text was.
         """
-        digits = text.strip().removeprefix("0x").removeprefix("0X")
-        # fromhex would also skip white space between the digits.
-        hexadecimal = len(digits) == SIZE * 2 and all(
-            digit in "0123456789abcdefABCDEF" for digit in digits
-        )
-        if not hexadecimal:
+        read = bytes_of_hex(text.strip())
+        if read is None or len(read) != SIZE:
             raise Malformed(
                 Code.MALFORMED_KEY, "this is not a private key in hexadecimal", _HINT
             )
-        return cls(bytearray.fromhex(digits))
+        return cls(bytearray(read))
 
     @property
     def buffer(self) -> bytearray:

@@ -297,9 +297,27 @@ def kms_key_context(
     accepted: AcceptedManifest, *, name: str, algorithm: str, identity: str
 ) -> dict[str, str]:
     """Return the context under which a gateway encrypts a key with KMS (`set_key`)."""
-    return encryption_context(
-        accepted, "key", name=name, algorithm=algorithm, identity=identity
+    return key_encryption_context(
+        administrator=accepted.administrator,
+        deployment=accepted.manifest.deployment,
+        name=name,
+        algorithm=algorithm,
+        identity=identity,
     )
+
+
+def key_encryption_context(
+    *, administrator: str, deployment: str, name: str, algorithm: str, identity: str
+) -> dict[str, str]:
+    """As `kms_key_context`, for a gateway that knows an attested statement only."""
+    return {
+        "administrator": administrator,
+        "deployment": deployment,
+        "purpose": "key",
+        "name": name,
+        "algorithm": algorithm,
+        "identity": identity,
+    }
 
 
 def new_token(random: bytes) -> tuple[str, str]:
