@@ -10,7 +10,7 @@ checked: AWS says so (attestation_process.md §3.2.4), the certificates are shor
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from cryptography import x509
@@ -32,6 +32,7 @@ _UNREADABLE: Final = (
     x509.InvalidVersion,
     x509.DuplicateExtension,
     x509.UnsupportedGeneralNameType,
+    Warning,  # where warnings are errors
 )
 """What `cryptography` raises at odd certificates, most of it only on access."""
 
@@ -54,18 +55,30 @@ def _load(der: bytes, position: int) -> x509.Certificate:
         _ = (certificate.extensions, certificate.signature_algorithm_oid)
         _ = (certificate.not_valid_before_utc, certificate.not_valid_after_utc)
         certificate.public_key()
+        positive = certificate.serial_number > 0
     except _UNREADABLE as error:
         raise MalformedDocument(
             f"certificate {position} of the chain cannot be read"
         ) from error
+    # RFC 5280 §4.1.2.2. `cryptography` only warns.
+    if not positive:
+        raise MalformedDocument(
+            f"the serial number of certificate {position} is not positive"
+        )
     return certificate
 
 
 def check(
-    chain: Sequence[x509.Certificate], anchors: Sequence[TrustAnchor], now: datetime
+    chain: Sequence[x509.Certificate],
+    anchors: Sequence[TrustAnchor],
+    now: datetime,
+    future_skew: timedelta,
 ) -> tuple[TrustAnchor, ec.EllipticCurvePublicKey]:
     """
     Walk *chain*, root first. Return the anchor it hangs on and the leaf's key.
+
+    Certificates may begin *future_skew* after *now*: an enclave's is a second old when
+    its first document is made, and our clock may be behind the hypervisor's.
 
     Raises:
         UntrustedDocument: Says which certificate fails which rule.
@@ -77,7 +90,7 @@ def check(
         if position:
             _check_issued_by(certificate, chain[position - 1], position)
         key = _key(certificate, position)
-        _check_validity(certificate, position, now)
+        _check_validity(certificate, position, now, future_skew)
         _check_extensions(certificate, position)
         if position < len(chain) - 1:
             # Certificate authorities that follow this one; the leaf is none.
@@ -124,10 +137,13 @@ def _key(certificate: x509.Certificate, position: int) -> ec.EllipticCurvePublic
 
 
 def _check_validity(
-    certificate: x509.Certificate, position: int, now: datetime
+    certificate: x509.Certificate,
+    position: int,
+    now: datetime,
+    future_skew: timedelta,
 ) -> None:
     begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    if not begin <= now <= end:
+    if not begin - future_skew <= now <= end:
         raise UntrustedDocument(
             f"certificate {position} of the chain is not valid at {now:%FT%TZ}",
             f"it is valid from {begin:%FT%TZ} to {end:%FT%TZ}",

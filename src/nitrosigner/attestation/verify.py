@@ -99,7 +99,7 @@ def verify(
         now: The time that counts, with a time zone.
         expectations: What the document must say.
         max_age: The oldest document that is taken.
-        future_skew: How far in the future it may be dated.
+        future_skew: How far in the future it and its certificates may be dated.
 
     Raises:
         MalformedDocument: *blob* is no attestation document.
@@ -108,7 +108,7 @@ def verify(
     signed = cose.read(blob)
     claims = document.parse(signed.payload)
     chain = certificate_chain.load(claims.chain)
-    anchor, key = certificate_chain.check(chain, anchors, now)
+    anchor, key = certificate_chain.check(chain, anchors, now, future_skew)
     cose.check_signature(signed, key)
     _check_time(claims.timestamp, now, max_age, future_skew)
     if expectations.nonce is not None and claims.nonce != expectations.nonce:
