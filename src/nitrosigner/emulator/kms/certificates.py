@@ -36,8 +36,8 @@ class TlsFiles:
 
 def ensure_certificates(folder: Path, *, region: str, now: dt.datetime) -> TlsFiles:
     """Return valid certificates in *folder*, making what is absent or near its end."""
-    files = TlsFiles(folder / "ca.pem", folder / "tls.pem")
-    authority_key = folder / "ca-key.pem"
+    files = TlsFiles(folder / "kms-ca.pem", folder / "tls.pem")
+    authority_key = folder / "kms-ca-key.pem"
     if not files.authority.exists():
         _make_authority(files.authority, authority_key, now)
     authority = x509.load_pem_x509_certificate(files.authority.read_bytes())
