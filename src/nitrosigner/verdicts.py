@@ -48,6 +48,7 @@ class Code(StrEnum):
     KMS_UNTRUSTED = "kms_untrusted"
     UNKNOWN_KEY = "unknown_key"
     SLASHABLE = "slashable"
+    NOT_REGISTERED = "not_registered"
     UNKNOWN_ROUTE = "unknown_route"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     VERSION_CONFLICT = "version_conflict"

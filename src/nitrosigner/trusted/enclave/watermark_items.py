@@ -1,0 +1,83 @@
+"""
+A watermark as it lies in the store: readable by anybody, made only in here.
+
+The store is the parent's and may lie, lose or go back. So an item carries a MAC over
+everything in it, the validator and the version that it was stored as; an item that is
+absent, altered, somebody else's or of another version does not open. What a MAC cannot
+show is an older item that was once true: see THREAT_MODEL, and `SlashingGuard`, which
+refuses whatever lies below what it has itself seen since it started.
+"""
+
+import hmac
+from typing import Final
+
+import msgspec
+
+from nitrosigner.trusted.signing.beacon_domains import GenesisValidatorsRoot
+from nitrosigner.trusted.signing.slashing import Watermark
+from nitrosigner.verdicts import Code, Refused
+
+MAC_SIZE: Final = 32
+"""Bytes: HMAC-SHA256."""
+MAX_ITEM: Final = 1024
+
+_LABEL: Final = b"nitrosigner/watermark/1\0"
+
+
+class Item(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """How far one registered validator has come, and in which chain."""
+
+    public_key: bytes
+    """48 bytes."""
+    chain: GenesisValidatorsRoot
+    """Pinned at registration: a key signs for one chain."""
+    version: int
+    """What the store must say it is; the first one is 1."""
+    watermark: Watermark
+
+
+class _Untrusted(Refused):
+    def __init__(self, message: str) -> None:
+        super().__init__(
+            Code.RECORD_UNTRUSTED,
+            message,
+            "nothing is signed for this validator until its slashing protection is"
+            " restored: import its latest EIP-3076 history",
+        )
+
+
+_encoder: Final = msgspec.msgpack.Encoder()
+_decoder: Final[msgspec.msgpack.Decoder[Item]] = msgspec.msgpack.Decoder(Item)
+
+
+class ItemSeal:
+    """Makes items and opens them, under the deployment's MAC key."""
+
+    def __init__(self, key: bytes) -> None:
+        """Use *key*, 32 bytes that never leave the enclave in the clear."""
+        self._key = key
+
+    def close(self, item: Item) -> bytes:
+        """Return *item* as it is stored."""
+        body = _encoder.encode(item)
+        return self._mac(body) + body
+
+    def open(self, data: bytes, *, public_key: bytes, version: int) -> Item:
+        """
+        Return the item that *data* holds.
+
+        Raises:
+            Refused: We did not make it, or not for this validator and version.
+        """
+        body = data[MAC_SIZE:]
+        if len(data) > MAX_ITEM or not hmac.compare_digest(
+            self._mac(body), data[:MAC_SIZE]
+        ):
+            raise _Untrusted("the stored watermark was not made by this deployment")
+        item = _decoder.decode(body)
+        if (item.public_key, item.version) != (public_key, version):
+            raise _Untrusted("the stored watermark belongs to another place")
+        return item
+
+    def _mac(self, body: bytes) -> bytes:
+        return hmac.digest(self._key, _LABEL + body, "sha256")
