@@ -19,8 +19,6 @@ from nitrosigner.verdicts import Code, Refused
 
 PRIVATE_FILE: Final = 0o600
 PRIVATE_FOLDER: Final = 0o700
-MAX_SOCKET_PATH: Final = 107
-"""Bytes in the path of a UNIX socket (Linux, sun_path without its terminator)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -199,10 +199,15 @@ class Supervisor:
             output.close()
 
 
-def _spawn(program: Program) -> "subprocess.Popen[bytes]":
+def tethered(command: tuple[str, ...]) -> tuple[str, ...]:
+    """Return *command* so that it dies with the thread that starts it."""
     tether = (sys.executable, "-I", "-S", str(_TETHER), str(os.getpid()))
+    return (*tether, *command)
+
+
+def _spawn(program: Program) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
-        (*tether, *program.command),
+        tethered(program.command),
         env=dict(program.environment),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

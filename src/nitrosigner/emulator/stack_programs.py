@@ -1,0 +1,137 @@
+"""
+The programs of a local stack, as they are started: emulated KMS, parent, hypervisor.
+
+The parent is the production program with a local configuration; the hypervisor is
+handed a copy of the trusted source that was taken when the stack started, as an image
+is built once and then run however often the enclave is restarted.
+"""
+
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+import nitrosigner
+from nitrosigner.emulator.data_folder import DataFolder, replace
+from nitrosigner.emulator.first_run import ACCOUNT, REGION
+from nitrosigner.emulator.supervisor import Program
+from nitrosigner.image import contents
+from nitrosigner.image.source_measurement import emulated_pcr0
+from nitrosigner.untrusted.parent.configuration import (
+    Audit,
+    Configuration,
+    Egress,
+    Limits,
+    Listen,
+    Sqlite,
+    UnixMode,
+)
+
+AUDIT_ROTATE_BYTES: Final = 64 << 20
+DRAIN_SECONDS: Final = 1.0
+"""Given to requests under way when the stack is stopped."""
+VERSION: Final = nitrosigner.__version__
+KMS_HOST: Final = f"kms.{REGION}.amazonaws.com"
+"""What the enclave connects to; its certificate must name it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where everything of one running stack is."""
+
+    folder: DataFolder
+    run: Path
+    """Of the sockets; private to this run."""
+    source: Path
+    """The folder that holds the package whose trusted part is to run."""
+    port: int
+    kms_port: int
+    metadata_port: int
+
+    @property
+    def image_source(self) -> Path:
+        """The copy of the trusted source that is measured and run."""
+        return self.run / "source"
+
+    @property
+    def principals(self) -> Path:
+        """Access keys of the emulated account's roles."""
+        return self.folder.kms / "principals.json"
+
+    @property
+    def kms_ca(self) -> Path:
+        """The emulated KMS's certificate authority."""
+        return self.folder.kms / "kms-ca.pem"
+
+
+def take_source(places: Places) -> bytes:
+    """
+    Copy what ships and return its PCR0. Emulated.
+
+    Raises:
+        Refused: The source tree is not one that an image can be made of.
+    """
+    shutil.rmtree(places.image_source, ignore_errors=True)
+    contents.gather_source(places.source, places.image_source)
+    return emulated_pcr0(places.image_source)
+
+
+def kms(places: Places) -> Program:
+    """Return the emulated KMS, with the emulated instance metadata service."""
+    return _program(
+        places,
+        "kms",
+        "nitrosigner.emulator.kms",
+        *("--data", str(places.folder.path)),
+        *("--port", str(places.kms_port)),
+        *("--imds-port", str(places.metadata_port)),
+        *("--region", REGION),
+        *("--account", ACCOUNT),
+    )
+
+
+def parent(places: Places) -> Program:
+    """Return the parent: the production program, with this machine's addresses."""
+    folder = places.folder.parent
+    configuration = Configuration(
+        listen=Listen(address="127.0.0.1", port=places.port),
+        vsock=UnixMode(run=str(places.run)),
+        region=REGION,
+        store=Sqlite(path=str(folder / "store.db")),
+        imds_endpoint=f"http://127.0.0.1:{places.metadata_port}",
+        egress=Egress(pins={f"{KMS_HOST}:443": f"127.0.0.1:{places.kms_port}"}),
+        audit=Audit(path=str(folder / "audit.jsonl"), rotate_bytes=AUDIT_ROTATE_BYTES),
+        state=str(folder / "state.json"),
+        limits=Limits(drain_seconds=DRAIN_SECONDS),
+    )
+    path = folder / "config.json"
+    replace(path, msgspec.json.format(msgspec.json.encode(configuration)) + b"\n")
+    return _program(
+        places, "parent", "nitrosigner.untrusted.parent", "--config", str(path)
+    )
+
+
+def hypervisor(places: Places) -> Program:
+    """Return the emulated hypervisor; the enclave is its child."""
+    return _program(
+        places,
+        "hypervisor",
+        "nitrosigner.emulator.hypervisor",
+        *("--data", str(places.folder.path)),
+        *("--run", str(places.run)),
+        *("--tree", str(places.image_source)),
+        *("--role-arn", f"arn:aws:iam::{ACCOUNT}:role/nitrosigner-parent"),
+    )
+
+
+def _program(places: Places, name: str, module: str, *arguments: str) -> Program:
+    return Program(
+        name=name,
+        command=(sys.executable, "-I", "-m", module, *arguments),
+        # Nothing of the caller's environment: neither AWS credentials nor proxies.
+        environment={"LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin"},
+        log=places.folder.logs / f"{name}.log",
+    )
