@@ -68,6 +68,8 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=Fa
     """What was signed."""
     hash: str = ""
     """Of the signed transaction."""
+    at: str = ""
+    """For `internal`: the exception's type and our line of code, never its text."""
     unrecorded: int = 0
     """Verdicts about strangers since the last line that were counted only."""
 
@@ -86,6 +88,7 @@ class Facts(msgspec.Struct, gc=False):
     hash: str = ""
     outcome: Outcome = "done"
     code: str = ""
+    at: str = ""
 
 
 class AuditTrail:
@@ -126,7 +129,6 @@ class AuditTrail:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
-        self._fail_all()
 
     def demand(self) -> None:
         """
@@ -147,7 +149,7 @@ class AuditTrail:
         if len(self._waiting) >= MAX_WAITING:
             self._unrecorded += 1
             if done is not None:
-                done(False)  # noqa: FBT003 - the callback's one argument
+                asyncio.get_running_loop().call_soon(done, False)
             return
         self._sequence += 1
         line = msgspec.json.encode(
@@ -168,6 +170,7 @@ class AuditTrail:
                 value=facts.value,
                 digest=facts.digest,
                 hash=facts.hash,
+                at=facts.at,
                 unrecorded=self._unrecorded,
             )
         )
@@ -197,40 +200,53 @@ class AuditTrail:
         self.demand()
         written: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self.record(
-            request, facts, lambda ok: None if written.done() else written.set_result(ok)
+            request,
+            facts,
+            lambda ok: None if written.done() else written.set_result(ok),
         )
         if not await written:
             raise unavailable()
 
     async def _write(self) -> None:
         pause = RETRY_FIRST
-        while True:
-            while not self._waiting:
-                self._more.clear()
-                await self._more.wait()
-            batch = self._batch()
-            try:
-                async with asyncio.timeout(APPEND_TIME):
-                    await self._append([line for line, _ in batch])
-            except (Verdict, TimeoutError, OSError):
-                # The lines stay in the chain and are sent again until they are
-                # written; one that the parent did write appears twice, with one
-                # sequence number. Whoever waits is told now: later is for later.
-                self.healthy = False
-                self._fail_all()
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, RETRY_MOST)
-                continue
-            self.healthy = True
-            pause = RETRY_FIRST
-            for _, done in batch:
-                self._waiting.popleft()
-            for _, done in batch:
-                if done is not None:
-                    done(True)  # noqa: FBT003 - the callback's one argument
+        try:
+            while True:
+                while not self._waiting:
+                    self._more.clear()
+                    await self._more.wait()
+                if await self._write_batch():
+                    pause = RETRY_FIRST
+                else:
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, RETRY_MOST)
+        finally:
+            # However this ends, nothing may be signed after it.
+            self.healthy = False
+            self._fail_all()
+
+    async def _write_batch(self) -> bool:
+        batch = self._batch()
+        try:
+            async with asyncio.timeout(APPEND_TIME):
+                await self._append([line for line, _ in batch])
+        except (Verdict, TimeoutError, OSError):
+            # The lines stay in the chain and are sent again until they are written;
+            # one that the parent did write appears twice, with one sequence number.
+            # Whoever waits is told now: later is for later.
+            self.healthy = False
+            self._fail_all()
+            return False
+        self.healthy = True
+        loop = asyncio.get_running_loop()
+        for _, done in batch:
+            self._waiting.popleft()
+            if done is not None:
+                # Not from here: what goes wrong there must not end the writing.
+                loop.call_soon(done, True)
+        return True
 
     def _batch(self) -> list[tuple[bytes, Done | None]]:
-        batch = []
+        batch: list[tuple[bytes, Done | None]] = []
         size = 0
         for entry in self._waiting:
             size += len(entry[0])
@@ -243,9 +259,10 @@ class AuditTrail:
         entries = list(self._waiting)
         self._waiting.clear()
         self._waiting.extend((line, None) for line, _ in entries)
+        loop = asyncio.get_running_loop()
         for _, done in entries:
             if done is not None:
-                done(False)  # noqa: FBT003 - the callback's one argument
+                loop.call_soon(done, False)
 
 
 def unavailable() -> Undecided:

@@ -6,7 +6,7 @@ put into a header.
 """
 
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -40,6 +40,8 @@ class Request(msgspec.Struct, gc=False):
     accept: bytes = b""
     body: bytes = b""
     keep_alive: bool = True
+    admitted: Any = None
+    """What the exchange found out when it judged the head."""
 
 
 class Response(msgspec.Struct, frozen=True, gc=False):

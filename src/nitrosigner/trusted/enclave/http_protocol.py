@@ -14,7 +14,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from enum import Enum
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Protocol
 
 import httptools
 import msgspec
@@ -78,9 +78,7 @@ class Exchange(Protocol):
         """
         ...
 
-    def serve(
-        self, request: Request, answer: Callable[[Response, bool], None]
-    ) -> None:
+    def serve(self, request: Request, answer: Callable[[Response, bool], None]) -> None:
         """
         Work on *request*; call *answer* exactly once, now or later.
 
@@ -107,8 +105,8 @@ class HttpProtocol(asyncio.Protocol):
 
     def __init__(
         self,
-        on_made: Callable[[Self, asyncio.Transport], Exchange],
-        on_lost: Callable[[Self], None],
+        on_made: Callable[["HttpProtocol", asyncio.Transport], Exchange],
+        on_lost: Callable[["HttpProtocol"], None],
         times: Times,
     ) -> None:
         self._on_made = on_made
@@ -156,7 +154,7 @@ class HttpProtocol(asyncio.Protocol):
             if self._drained > MAX_DRAINED:
                 self._close()
             return
-        if self._state is _State.CLOSED or self._refused is not None:
+        if self._stopped:
             return
         self._feed(data)
         if self._refused is not None and not self._busy and not self._queue:
@@ -249,9 +247,7 @@ class HttpProtocol(asyncio.Protocol):
         if self._stopped:
             return
         request = self._request
-        request.body = (
-            self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        )
+        request.body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         self._body.clear()
         self._state = _State.IDLE
         self._deadline = self._loop.time() + self._times.idle

@@ -21,9 +21,6 @@ from nitrosigner.wire.manifest import Client, Manifest
 
 MAX_CREDENTIAL: Final = 512
 """Bytes of an Authorization header that are looked at."""
-MAX_FAILURES: Final = 3
-"""Bad credentials on one connection; then it is closed, and a new one costs a
-handshake. Tokens hold 256 random bits, so this saves work, not secrets."""
 
 
 class Identities:
@@ -64,9 +61,14 @@ class Identities:
 
 
 class Caller:
-    """What one connection has shown so far."""
+    """
+    What one connection has shown so far.
 
-    __slots__ = ("_authorization", "_certified", "_client", "_identities", "failures")
+    After a refusal the connection is closed: each guess at a token costs a handshake.
+    Tokens hold 256 random bits, so that saves work, not secrets.
+    """
+
+    __slots__ = ("_authorization", "_certified", "_client", "_identities")
 
     def __init__(self, identities: Identities, certificate: bytes | None) -> None:
         """
@@ -81,7 +83,6 @@ class Caller:
         )
         self._authorization: bytes | None = None
         self._client: Client | None = None
-        self.failures = 0
 
     def authenticate(self, authorization: bytes | None) -> Client:
         """
@@ -92,7 +93,6 @@ class Caller:
         """
         if authorization is None:
             if self._certified is None:
-                self.failures += 1
                 raise Refused(
                     Code.UNAUTHENTICATED,
                     "this needs a client that the manifest knows",
@@ -105,7 +105,6 @@ class Caller:
             return self._client
         client = self._of_authorization(authorization)
         if self._certified is not None and client is not self._certified:
-            self.failures += 1
             raise Refused(
                 Code.UNAUTHENTICATED,
                 "the certificate and the token belong to two clients",
@@ -129,7 +128,6 @@ class Caller:
         token = _token(header)
         client = None if token is None else self._identities.of_token(token)
         if client is None:
-            self.failures += 1
             raise Refused(
                 Code.UNAUTHENTICATED,
                 "the token is not one that the manifest knows",

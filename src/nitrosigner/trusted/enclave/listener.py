@@ -55,7 +55,7 @@ class Listener:
 
     def start(self) -> None:
         """Begin to accept."""
-        self._socket.setblocking(False)  # noqa: FBT003 - the standard library's spelling
+        self._socket.setblocking(False)
         loop = asyncio.get_running_loop()
         self._tasks = [
             loop.create_task(self._accept(), name="accept"),

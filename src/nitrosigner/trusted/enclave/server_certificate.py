@@ -7,7 +7,7 @@ each boot, is never stored, and reaches OpenSSL through a memfd: a path that no 
 no other process has. The attestation document names the *leaf*.
 """
 
-import datetime
+import datetime as dt
 import ipaddress
 import os
 import ssl
@@ -31,7 +31,7 @@ LEAF_DAYS: Final = 365
 """An enclave that runs for longer must be restarted; `/healthcheck` warns before."""
 _PURPOSE: Final = "tls"
 _WRITE_ATTEMPTS: Final = 3
-_BACKDATED: Final = datetime.timedelta(days=1)
+_BACKDATED: Final = dt.timedelta(days=1)
 """Clients whose clock is behind ours must still accept what we made just now."""
 _TLS_1_2_CIPHERS: Final = (
     "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:"
@@ -211,7 +211,7 @@ def _builder(
     now: float,
     days: int,
 ) -> x509.CertificateBuilder:
-    start = datetime.datetime.fromtimestamp(int(now), datetime.UTC) - _BACKDATED
+    start = dt.datetime.fromtimestamp(int(now), dt.UTC) - _BACKDATED
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -219,7 +219,7 @@ def _builder(
         .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(start)
-        .not_valid_after(start + datetime.timedelta(days=days))
+        .not_valid_after(start + dt.timedelta(days=days))
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
     )
 

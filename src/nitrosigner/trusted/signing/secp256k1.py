@@ -131,9 +131,9 @@ class Secp256k1:
         return Signature(bytes(_FFI.buffer(compact)))
 
 
-def address(public_key: PublicKey) -> Address:
+def uncompressed(public_key: PublicKey) -> bytes:
     """
-    Return the Ethereum address of *public_key* (33 bytes, compressed).
+    Return *public_key* (33 bytes, compressed) as 65 bytes, beginning with 0x04.
 
     Raises:
         Malformed: It is not a compressed point of the curve.
@@ -145,8 +145,17 @@ def address(public_key: PublicKey) -> Address:
         raise Malformed(
             Code.MALFORMED_KEY, "a public key is not a compressed point of secp256k1"
         )
-    uncompressed = _serialized(point, 65, _LIB.SECP256K1_EC_UNCOMPRESSED)
-    return Address(keccak_256(uncompressed[1:])[12:])
+    return _serialized(point, 65, _LIB.SECP256K1_EC_UNCOMPRESSED)
+
+
+def address(public_key: PublicKey) -> Address:
+    """
+    Return the Ethereum address of *public_key* (33 bytes, compressed).
+
+    Raises:
+        Malformed: It is not a compressed point of the curve.
+    """
+    return Address(keccak_256(uncompressed(public_key)[1:])[12:])
 
 
 def recover(message: bytes, signature: bytes) -> PublicKey:

@@ -1,0 +1,65 @@
+"""
+Health: whether this enclave can sign now. Asked by load balancers, without credential.
+
+`UP` is a promise: the boot is done, keys are there, and verdicts can be recorded. A
+failed KMS or storage call shows among the checks, but does not take an enclave out of
+service that signs as before.
+"""
+
+from typing import Final
+
+import nitrosigner
+from nitrosigner.trusted.enclave.calls import Call
+from nitrosigner.trusted.enclave.http_messages import (
+    TEXT,
+    Response,
+    encode_json,
+)
+from nitrosigner.trusted.enclave.routing import Route
+from nitrosigner.wire import api
+
+READY: Final = "ready"
+CERTIFICATE_WARNING: Final = 14 * 24 * 3600
+"""Seconds before the server certificate ends: restart the enclave until then."""
+_NEEDED: Final = ("audit", "keys")
+"""Checks without which nothing can be signed."""
+
+
+def upcheck(call: Call) -> Response:
+    """GET upcheck: somebody listens."""
+    del call
+    return Response(200, b"OK", content_type=TEXT)
+
+
+def healthcheck(call: Call) -> Response:
+    """GET healthcheck."""
+    around = call.around
+    health = around.health
+    left = around.tls.not_after - around.world.clock.now()
+    checks = {
+        **health.checks,
+        "audit": around.audit.healthy,
+        "certificate": left > CERTIFICATE_WARNING,
+    }
+    state = health.state
+    failed = [name for name in _NEEDED if not checks.get(name, True)]
+    if state == READY and left <= 0:
+        failed.append("certificate")
+    if state == READY and failed:
+        state = f"{failed[0]}_unavailable"
+    body = api.HealthBody(
+        status="UP" if state == READY else "DOWN",
+        state=state,
+        steps=health.steps,
+        checks=checks,
+        keys_loaded=health.keys_loaded,
+        kms_calls=health.kms_calls,
+        version=nitrosigner.__version__,
+    )
+    return Response(200 if state == READY else 503, encode_json(body))
+
+
+ROUTES: Final = (
+    Route("GET", "/upcheck", upcheck, public=True),
+    Route("GET", "/healthcheck", healthcheck, public=True),
+)

@@ -1,0 +1,319 @@
+"""
+The front: connects listener, callers, policy, keyring and audit, and runs each request.
+
+What a request may cause is decided in this order: its head (route, credential, size),
+its body (shape), the policy, the key, the record. An answer that holds a signature
+leaves only after its event is durable.
+"""
+
+import asyncio
+import hashlib
+import itertools
+import secrets
+import traceback
+from collections.abc import Awaitable, Callable
+from pathlib import PurePath
+from typing import Final, Protocol
+
+import msgspec
+
+from nitrosigner.trusted.enclave import server_certificate
+from nitrosigner.trusted.enclave.api import (
+    attestation,
+    health,
+    json_rpc,
+    keys,
+    signing,
+    web3signer_eth1,
+)
+from nitrosigner.trusted.enclave.audit import AuditTrail, Facts, unavailable
+from nitrosigner.trusted.enclave.boot import HealthSource
+from nitrosigner.trusted.enclave.calls import Call, Internal, Surroundings, settle
+from nitrosigner.trusted.enclave.http_messages import Request, Response, refusal
+from nitrosigner.trusted.enclave.http_protocol import Times
+from nitrosigner.trusted.enclave.identity import Caller, Identities
+from nitrosigner.trusted.enclave.keys_port import Keys
+from nitrosigner.trusted.enclave.listener import Listener
+from nitrosigner.trusted.enclave.policy import Policy
+from nitrosigner.trusted.enclave.ports import World
+from nitrosigner.trusted.enclave.rate import SharedRate
+from nitrosigner.trusted.enclave.routing import Match, NotThisMethod, Routes
+from nitrosigner.trusted.enclave.server_certificate import TlsIdentity
+from nitrosigner.verdicts import Code, Undecided, Verdict
+from nitrosigner.wire import statement
+from nitrosigner.wire.addresses import HTTPS_PORT
+from nitrosigner.wire.manifest import AcceptedManifest, Client
+
+ROUTES: Final = Routes(
+    (
+        *keys.ROUTES,
+        *signing.ROUTES,
+        *attestation.ROUTES,
+        *health.ROUTES,
+        *json_rpc.ROUTES,
+        *web3signer_eth1.ROUTES,
+    )
+)
+
+Answer = Callable[[Response, bool], None]
+
+
+class AuditServices(Protocol):
+    """What the front needs of the parent."""
+
+    async def append_audit(self, events: list[bytes]) -> None:
+        """Append lines durably, in order. Raises Undecided."""
+        ...
+
+
+class _Admitted(msgspec.Struct, frozen=True, gc=False):
+    match: Match
+    client: Client | None
+
+
+class Front:
+    """Serves until closed."""
+
+    def __init__(
+        self, around: Surroundings, listener_of: Callable[["Front"], Listener]
+    ) -> None:
+        self.around: Final = around
+        self.boot: Final = secrets.token_hex(4)
+        self.tasks: Final[set[asyncio.Future[Response]]] = set()
+        self._numbers = itertools.count(1)
+        self._listener = listener_of(self)
+
+    def next_request_id(self) -> str:
+        """Return a name for a request: what the audit log and the answer call it."""
+        return f"{self.boot}-{next(self._numbers)}"
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return self._listener.connections
+
+    def start(self) -> None:
+        """Begin to serve; the first event says under which manifest."""
+        self.around.audit.start()
+        self.around.audit.record(
+            "", Facts(operation="boot", digest=self.around.accepted.digest)
+        )
+        self._listener.start()
+
+    def close(self) -> None:
+        """Accept nobody more; finish what is under way."""
+        self._listener.close()
+
+    async def wait_closed(self) -> None:
+        """Wait until everything is finished. Call `close` first."""
+        await self._listener.wait_closed()
+        await self.around.audit.close()
+
+    async def serve_forever(self) -> None:
+        """Serve until cancelled."""
+        await self._listener.serve_forever()
+
+
+async def start_front(
+    *,
+    world: World,
+    accepted: AcceptedManifest,
+    payload: bytes,
+    keyring: Keys,
+    services: AuditServices,
+    tls: TlsIdentity,
+    health_source: HealthSource,
+    times: Times | None = None,
+) -> Front:
+    """
+    Listen on the vsock, and serve.
+
+    Args:
+        world: NSM, vsock and clock.
+        accepted: The manifest in force.
+        payload: Its bytes, as they were signed.
+        keyring: The keys.
+        services: Where the audit trail goes.
+        tls: What to present. Its key is wiped here.
+        health_source: What the boot and the core know of their health.
+        times: How long a peer may take.
+
+    Raises:
+        Malformed: The manifest names a destination that is no address.
+    """
+    identities = Identities(accepted.manifest)
+    context = server_certificate.server_context(tls, identities.certificates)
+    boot = secrets.token_hex(8)
+    around = Surroundings(
+        world=world,
+        accepted=accepted,
+        payload=payload,
+        keyring=keyring,
+        policy=Policy(accepted.manifest),
+        audit=AuditTrail(services.append_audit, world.clock, boot),
+        tls=tls,
+        health=health_source,
+        statement=statement.encode(
+            statement.Statement(
+                deployment=accepted.manifest.deployment,
+                manifest=accepted.digest,
+                manifest_version=accepted.manifest.version,
+                administrator=accepted.administrator,
+                tls=hashlib.sha256(tls.certificate).hexdigest(),
+            )
+        ),
+        attestation_rate=SharedRate(world.clock),
+        attesting=asyncio.Lock(),
+    )
+    listening = world.vsock.listen(HTTPS_PORT)
+
+    def listener_of(front: Front) -> Listener:
+        def on_made(transport: asyncio.Transport, too_many: bool) -> _Connection:
+            tls_object = transport.get_extra_info("ssl_object")
+            certificate = tls_object.getpeercert(binary_form=True)
+            return _Connection(front, Caller(identities, certificate), too_many)
+
+        return Listener(
+            listening,
+            context,
+            on_made,
+            max_connections=accepted.manifest.limits.max_connections,
+            times=times or Times(),
+        )
+
+    front = Front(around, listener_of)
+    front.start()
+    return front
+
+
+class _Connection:
+    """What stands behind one connection."""
+
+    __slots__ = ("_caller", "_front", "_too_many")
+
+    def __init__(self, front: Front, caller: Caller, too_many: bool) -> None:
+        self._front = front
+        self._caller = caller
+        self._too_many = too_many
+
+    def admit(self, request: Request) -> int:
+        """Judge a head: room, route, credential. Return the most bytes of body."""
+        if self._too_many:
+            raise Undecided(
+                Code.OVERLOADED,
+                "there are too many connections",
+                "close connections that are not used; ask again",
+            )
+        match = ROUTES.match(request.method, request.path)
+        if match.route.public:
+            client = self._caller.known(request.authorization)
+        else:
+            client = self._caller.authenticate(request.authorization)
+        request.admitted = _Admitted(match, client)
+        if request.method != "POST":
+            return 0
+        return self._front.around.accepted.manifest.limits.max_request_bytes
+
+    def refuse(self, verdict: Verdict) -> Response:
+        """Say no to a head, or to bytes that were none."""
+        if verdict.code == Code.UNAUTHENTICATED:
+            facts = Facts(operation="authenticate")
+            settle(facts, verdict)
+            self._front.around.audit.record_stranger("", facts)
+        if isinstance(verdict, NotThisMethod):
+            return refusal(verdict, b"\r\nAllow: " + verdict.allowed.encode())
+        return refusal(verdict)
+
+    def serve(self, request: Request, answer: Answer) -> None:
+        """Run one admitted request."""
+        admitted: _Admitted = request.admitted
+        match = admitted.match
+        call = Call(
+            self._front.around,
+            request,
+            admitted.client,
+            match.identifier,
+            self._front.next_request_id(),
+            [],
+        )
+        self._settle(call, answer, lambda: match.route.handler(call))
+
+    def _settle(
+        self,
+        call: Call,
+        answer: Answer,
+        produce: Callable[[], Response | Awaitable[Response]],
+    ) -> None:
+        """Turn what *produce* returns or raises into an answer."""
+        try:
+            result = produce()
+            if not isinstance(result, Response):
+                self._settle_later(call, answer, result)
+                return
+            response = result
+        except Verdict as verdict:
+            if call.facts:
+                settle(call.facts[-1], verdict)
+            response = call.refuse(verdict)
+        except Exception as error:  # noqa: BLE001 - the one place; see STYLE 6
+            response = self._incident(call, error)
+        self._answer_recorded(call, response, answer)
+
+    def _settle_later(
+        self, call: Call, answer: Answer, result: Awaitable[Response]
+    ) -> None:
+        task = asyncio.ensure_future(result)
+        self._front.tasks.add(task)
+
+        def done(task: asyncio.Future[Response]) -> None:
+            self._front.tasks.discard(task)
+            if not task.cancelled():
+                self._settle(call, answer, task.result)
+
+        task.add_done_callback(done)
+
+    def _incident(self, call: Call, error: Exception) -> Response:
+        """Our own fault: its kind and place go on record, its text goes nowhere."""
+        incident = secrets.token_hex(8)
+        verdict = Internal(
+            Code.INTERNAL,
+            f"the signer failed; this is incident {incident}",
+            "nothing was signed; look for the incident in the audit log",
+        )
+        if not call.facts:
+            call.facts.append(Facts(operation="request"))
+        facts = call.facts[-1]
+        settle(facts, verdict)
+        facts.at = f"{incident} {type(error).__name__} {_place(error)}"
+        return call.refuse(verdict)
+
+    def _answer_recorded(self, call: Call, response: Response, answer: Answer) -> None:
+        """Answer when the record is durable; withhold what could not be recorded."""
+        if not call.facts:
+            answer(response, True)
+            return
+        response = Response(
+            response.status,
+            response.body,
+            response.content_type,
+            b"%s\r\nRequest-Id: %s" % (response.headers, call.request_id.encode()),
+        )
+        signed = any(facts.outcome == "signed" for facts in call.facts)
+
+        def recorded(durable: bool) -> None:
+            withheld = signed and not durable
+            answer(call.refuse(unavailable()) if withheld else response, True)
+
+        audit = self._front.around.audit
+        for facts in call.facts[:-1]:
+            audit.record(call.request_id, facts)
+        audit.record(call.request_id, call.facts[-1], recorded)
+
+
+def _place(error: Exception) -> str:
+    """Return the file and line of ours where *error* came up."""
+    frames = traceback.extract_tb(error.__traceback__)
+    for frame in reversed(frames):
+        if "nitrosigner" in frame.filename:
+            return f"{PurePath(frame.filename).name}:{frame.lineno}"
+    return ""
