@@ -27,6 +27,7 @@ class Code(StrEnum):
     MALFORMED_TYPED_DATA = "malformed_typed_data"
     MALFORMED_KEY = "malformed_key"
     MALFORMED_MANIFEST = "malformed_manifest"
+    MALFORMED_HISTORY = "malformed_history"
     USAGE = "usage"
     SIGNING_ROOT_MISMATCH = "signing_root_mismatch"
     TOO_LARGE = "too_large"
