@@ -28,13 +28,16 @@ def checksummed(address: Address) -> str:
     return "0x" + _with_checksum(address.hex().encode())
 
 
-def parse(text: object, code: Code = Code.MALFORMED_REQUEST) -> Address:
+def parse(
+    text: object, code: Code = Code.MALFORMED_REQUEST, name: str = "an address"
+) -> Address:
     """
     Return the address that *text* names.
 
     Args:
         text: `0x` and 40 hex digits: lower case, upper case, or checksummed.
         code: What to call it when it is wrong.
+        name: What the caller knows it as.
 
     Raises:
         Malformed: It is not an address, or its mixed case is not its checksum.
@@ -55,14 +58,14 @@ def parse(text: object, code: Code = Code.MALFORMED_REQUEST) -> Address:
                     return Address(address)
                 raise Malformed(
                     code,
-                    "the checksum of an address is wrong",
+                    f"the checksum of {name} is wrong",
                     "look for a typing error; write it in lower case to do without "
                     "the checksum of EIP-55",
                 )
     raise Malformed(
         code,
-        "an address is not 0x and 40 hex digits",
-        "write an address as 0x and 40 hex digits",
+        f"{name} is not 0x and 40 hex digits",
+        "write an address as 0x and 40 hex digits: 20 bytes",
     )
 
 

@@ -26,7 +26,9 @@ def parse(chain_id: object, address: object, nonce: object) -> Authorization:
     """
     return Authorization(
         chain_id=_integer(chain_id, "an authorization's chainId"),
-        address=addresses.parse(address, Code.MALFORMED_TRANSACTION),
+        address=addresses.parse(
+            address, Code.MALFORMED_TRANSACTION, "an authorization's address"
+        ),
         nonce=_integer(nonce, "an authorization's nonce"),
     )
 

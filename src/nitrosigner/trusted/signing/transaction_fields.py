@@ -101,14 +101,14 @@ def parse(
         _check_other_names(fields, kind, sender, default_chain_id)
     get = fields.get
 
-    if (origin := get("from")) is not None and _address(origin) != sender:
+    if (origin := get("from")) is not None and _address(origin, name="from") != sender:
         raise _wrong_sender("from")
 
     chain_id = get("chainId")
     chain_id = default_chain_id if chain_id is None else _integer(chain_id, "chainId")
 
     to = get("to")
-    recipient = None if to in _NOBODY else _address(to)
+    recipient = None if to in _NOBODY else _address(to, name="to")
     nonce = _integer(_needed(fields, "nonce"), "nonce")
     gas = _one_of(fields, "gas", "gasLimit", _integer)
     if gas is None:
@@ -248,7 +248,7 @@ def _access_list_entry(entry: object) -> AccessListEntry:
     if type(keys) is not list or len(keys) > MAX_ACCESS_LIST:
         raise _bad_access_list()
     return AccessListEntry(
-        _address(entry["address"]),
+        _address(entry["address"], name="an address in accessList"),
         tuple([_hex_bytes(key, "a storage key in accessList") for key in keys]),
     )
 
@@ -297,7 +297,7 @@ def _check_other_names(
 def _check_account(account: object, sender: Address) -> None:
     """An account of viem: an address, or an object that has one. It says who signs."""
     address = account.get("address") if isinstance(account, dict) else account
-    if account is not None and _address(address) != sender:
+    if account is not None and _address(address, name="account") != sender:
         raise _wrong_sender("account")
 
 

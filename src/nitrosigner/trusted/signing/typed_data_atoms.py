@@ -73,9 +73,9 @@ def _bool(value: object, name: str) -> bytes:
 
 
 def _address(value: object, name: str) -> bytes:
-    if type(value) is not str:
-        raise malformed(f"{name} is not an address")
-    return _NO_ADDRESS_HIGH_BYTES + addresses.parse(value, Code.MALFORMED_TYPED_DATA)
+    return _NO_ADDRESS_HIGH_BYTES + addresses.parse(
+        value, Code.MALFORMED_TYPED_DATA, name
+    )
 
 
 ENCODERS: Final[Mapping[str, Callable[[object, str], bytes]]] = {
