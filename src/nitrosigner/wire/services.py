@@ -70,7 +70,8 @@ class PutRecord(_Message, frozen=True, tag="put"):
     Write a record if its stored version is *expected* (0: only if absent).
 
     Durable before it is answered. Answer: `Stored`, or `Conflict` and nothing written.
-    The stored version becomes `expected + 1`.
+    The stored version becomes `expected + 1`. The very same write sent again, because
+    an answer got lost, is `Stored` again.
     """
 
     collection: str
