@@ -230,9 +230,12 @@ class KeyPolicy:
         for index, values in ((3, self.pcr3), (8, self.pcr8)):
             if values:
                 name = f"{_ATTESTATION}PCR{index}"
-                condition = {"StringNotEqualsIgnoreCase": {name: list(values)}}
                 statements.append(
-                    _deny(f"NothingOpensForAnotherPcr{index}", revealing, condition)
+                    _deny(
+                        f"NothingOpensForAnotherPcr{index}",
+                        revealing,
+                        {"StringNotEqualsIgnoreCase": {name: list(values)}},
+                    )
                 )
         if not self.changeable:
             statements.append(_deny("NobodyChangesThisPolicy", [_CHANGING]))

@@ -239,8 +239,14 @@ def kms(data: Path, faults: FaultPlan, clock: Clock) -> Iterator[RunningKms]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def aws() -> Any:
+    """One session for all clients: reading the service model takes most of the time."""
+    return boto3.session.Session()
+
+
 @pytest.fixture
-def client(kms: RunningKms) -> Iterator[Callable[..., Any]]:
+def client(kms: RunningKms, aws: Any) -> Iterator[Callable[..., Any]]:
     """boto3 clients of a role (or with changed credentials), closed afterwards."""
     made = []
 
@@ -252,7 +258,7 @@ def client(kms: RunningKms) -> Iterator[Callable[..., Any]]:
             "aws_session_token": principal.session_token,
             **changed,
         }
-        one = boto3.session.Session().client(
+        one = aws.client(
             "kms",
             region_name=kms.region,
             endpoint_url=kms.url,

@@ -13,10 +13,8 @@ Source: IAM User Guide, "Policy evaluation logic"; KMS Developer Guide, "Default
 policy" and "Condition keys".
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final
 
 from nitrosigner.emulator.kms.policy_document import (
@@ -204,15 +202,21 @@ _ARN_PARTS: Final = 6
 
 def like(pattern: str, text: str) -> bool:
     """Return whether *text* fits *pattern*, in which `*` and `?` are wild."""
-    return _compiled(pattern).fullmatch(text) is not None
-
-
-@lru_cache(maxsize=1024)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    # Runs of stars become one, so that matching stays quick on hostile patterns.
-    squeezed = re.sub(r"\*+", "*", pattern)
-    parts = (
-        ".*" if char == "*" else "." if char == "?" else re.escape(char)
-        for char in squeezed
-    )
-    return re.compile("".join(parts), re.DOTALL)
+    # Not a regular expression: with many stars that one takes exponential time. Here
+    # only the last star is ever tried again, so time is at most one length by the
+    # other.
+    at = in_pattern = 0
+    star, resume = -1, 0
+    while at < len(text):
+        if in_pattern < len(pattern) and pattern[in_pattern] == "*":
+            star, resume = in_pattern, at
+            in_pattern += 1
+        elif in_pattern < len(pattern) and pattern[in_pattern] in ("?", text[at]):
+            at += 1
+            in_pattern += 1
+        elif star >= 0:
+            resume += 1
+            at, in_pattern = resume, star + 1
+        else:
+            return False
+    return not pattern[in_pattern:].strip("*")
