@@ -1,0 +1,73 @@
+"""
+The keys in memory, found by name and by address.
+
+One identity has one name. Policies speak of names: if a key had two, a client that may
+use one of them could sign what the other name's policy forbids.
+"""
+
+import bisect
+from collections.abc import Iterator
+from typing import Final
+
+from nitrosigner.trusted.enclave.sealed_records import Slot
+
+_ADDRESS_DIGITS: Final = 40
+
+
+def looks_like_address(name: str) -> bool:
+    """Return whether *name* would be taken for an address. Such names are refused."""
+    return name[:2] in ("0x", "0X") and len(name) == 2 + _ADDRESS_DIGITS
+
+
+class KeyIndex:
+    """Slots by name, by identity, and in name order."""
+
+    def __init__(self) -> None:
+        self._by_name: dict[str, Slot] = {}
+        self._by_identity: dict[str, Slot] = {}
+        self._names: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __iter__(self) -> Iterator[Slot]:
+        """Iterate in name order over what is there at each step."""
+        name = ""
+        while (at := bisect.bisect_right(self._names, name)) < len(self._names):
+            name = self._names[at]
+            yield self._by_name[name]
+
+    def named(self, name: str) -> Slot | None:
+        """Return the key called *name*."""
+        return self._by_name.get(name)
+
+    def find(self, identifier: str) -> Slot | None:
+        """Return the key whose name or identity (in any case) is *identifier*."""
+        return self._by_name.get(identifier) or self.identified(identifier)
+
+    def identified(self, identity: str) -> Slot | None:
+        """Return the key whose identity, in any case, is *identity*."""
+        return self._by_identity.get(identity.lower())
+
+    def page(self, after: str, limit: int) -> tuple[list[Slot], bool]:
+        """Return up to *limit* keys after *after*, and whether more follow."""
+        start = bisect.bisect_right(self._names, after)
+        names = self._names[start : start + limit]
+        more = start + limit < len(self._names)
+        return [self._by_name[name] for name in names], more
+
+    def put(self, slot: Slot) -> None:
+        """Add *slot*, or replace what had its name."""
+        old = self._by_name.get(slot.name)
+        if old is None:
+            bisect.insort(self._names, slot.name)
+        else:
+            del self._by_identity[old.identity.lower()]
+        self._by_name[slot.name] = slot
+        self._by_identity[slot.identity.lower()] = slot
+
+    def remove(self, name: str) -> None:
+        """Forget the key called *name*."""
+        slot = self._by_name.pop(name)
+        del self._by_identity[slot.identity.lower()]
+        del self._names[bisect.bisect_left(self._names, name)]
