@@ -14,6 +14,7 @@ from typing import Final
 import click
 
 from nitrosigner.cli.administrator import administrator
+from nitrosigner.cli.attestation import attestation
 from nitrosigner.cli.clients import client
 from nitrosigner.cli.doctor import doctor
 from nitrosigner.cli.invoke import invoke
@@ -46,6 +47,7 @@ def command() -> click.Group:
     )
     for ours in (
         administrator,
+        attestation,
         client,
         doctor,
         invoke,

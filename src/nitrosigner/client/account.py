@@ -14,6 +14,10 @@ from typing import Any, Final, NoReturn
 import rlp
 from eth_account import Account
 from eth_account._utils.encode_typed_data.encoding_and_hashing import get_primary_type
+from eth_account._utils.legacy_transactions import (
+    encode_transaction,
+    serializable_unsigned_transaction_from_dict,
+)
 from eth_account.datastructures import (
     SignedMessage,
     SignedSetCodeAuthorization,
@@ -27,6 +31,7 @@ from eth_utils.address import to_canonical_address, to_checksum_address
 from eth_utils.crypto import keccak
 from hexbytes import HexBytes
 
+from nitrosigner.client.hexadecimal import bytes_of_hex
 from nitrosigner.client.signer_client import SignerClient
 from nitrosigner.verdicts import Code, Malformed, Refused, Undecided
 from nitrosigner.wire.api import SignedMessageBody
@@ -99,7 +104,8 @@ class RemoteAccount(LocalAccount):
         Sign a transaction. Ints, bytes and hex are taken as eth-account does.
 
         Raises:
-            Malformed: Not a transaction; or *blobs* are given (send them beside).
+            TypeError, ValueError: eth-account's own, for what it would not encode.
+            Malformed: The enclave would not; or *blobs* are given (send them beside).
             Refused: The policy has it so, or `from` or the chain does not fit.
         """
         if blobs is not None:
@@ -108,17 +114,30 @@ class RemoteAccount(LocalAccount):
                 "blobs do not go through the signer",
                 "name their blobVersionedHashes, and add the sidecar when you send it",
             )
+        unsigned = serializable_unsigned_transaction_from_dict(
+            {
+                name: value
+                for name, value in transaction_dict.items()
+                if name != "from" and value is not None
+            }
+        )
         answer = self._client.sign_transaction(self._name, transaction_dict)
-        raw = HexBytes(answer.raw)
-        v, r, s = _signature_of(bytes(raw))
+        raw = bytes_of_hex(answer.raw)
+        if raw is None:
+            _not_ours()
+        v, r, s = _signature_of(raw)
         try:
+            # The same fields with that signature must be the same bytes, and the
+            # signature ours: then the enclave signed what was asked, and nothing else.
+            expected = encode_transaction(unsigned, vrs=(v, r, s))
             sender = Account.recover_transaction(raw)
         except Exception:  # noqa: BLE001  # many libraries' errors; all mean the same
             _not_ours()
-        if sender != self.address or HexBytes(answer.hash) != keccak(raw):
+        digest = keccak(raw)
+        if (raw, sender, bytes_of_hex(answer.hash)) != (expected, self.address, digest):
             _not_ours()
         return SignedTransaction(
-            raw_transaction=raw, hash=HexBytes(answer.hash), r=r, s=s, v=v
+            raw_transaction=HexBytes(raw), hash=HexBytes(digest), r=r, s=s, v=v
         )
 
     def sign_message(self, signable_message: SignableMessage) -> SignedMessage:
@@ -203,7 +222,10 @@ class RemoteAccount(LocalAccount):
             address=to_checksum_address(address),
             nonce=nonce,
         )
-        y_parity, r, s = (int(n, 16) for n in (answer.y_parity, answer.r, answer.s))
+        try:
+            y_parity, r, s = (int(n, 16) for n in (answer.y_parity, answer.r, answer.s))
+        except ValueError:
+            _not_ours()
         signature = self._own_signature(digest, y_parity, r, s)
         return SignedSetCodeAuthorization(
             chain_id=chain_id,
@@ -217,14 +239,14 @@ class RemoteAccount(LocalAccount):
         )
 
     def _checked(self, answer: SignedMessageBody, digest: bytes) -> SignedMessage:
-        signature = HexBytes(answer.signature)
-        if len(signature) != 65 or HexBytes(answer.digest) != digest:
+        signature = bytes_of_hex(answer.signature) or b""
+        if len(signature) != 65 or bytes_of_hex(answer.digest) != digest:
             _not_ours()
         r, s = (int.from_bytes(part) for part in (signature[:32], signature[32:64]))
         v = signature[64]
         self._own_signature(digest, v - 27, r, s)
         return SignedMessage(
-            message_hash=HexBytes(digest), r=r, s=s, v=v, signature=signature
+            message_hash=HexBytes(digest), r=r, s=s, v=v, signature=HexBytes(signature)
         )
 
     def _own_signature(self, digest: bytes, y_parity: int, r: int, s: int) -> Signature:

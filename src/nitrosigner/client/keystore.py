@@ -14,6 +14,7 @@ from eth_keyfile.keyfile import decode_keyfile_json
 from nitrosigner.client.private_key import PrivateKey
 from nitrosigner.verdicts import Code, Malformed
 
+CIPHER: Final = "aes-128-ctr"
 MAX_KEYSTORE: Final = 64 * 1024
 MAX_SCRYPT_BYTES: Final = 1 << 30
 """128 × n × r. Geth's standard (n = 2^18, r = 8) takes 256 MiB."""
@@ -30,7 +31,7 @@ def open_keystore(data: bytes, password: str) -> PrivateKey:
             names is not the key's.
     """
     keystore = _parse(data)
-    _bound_the_work(keystore)
+    _check_parameters(keystore)
     try:
         secret = bytearray(decode_keyfile_json(keystore, password.encode()))
     except ValueError:
@@ -77,7 +78,10 @@ def _parse(data: bytes) -> dict[str, Any]:
     return keystore
 
 
-def _bound_the_work(keystore: dict[str, Any]) -> None:
+def _check_parameters(keystore: dict[str, Any]) -> None:
+    # eth-keyfile does not look at the name and would decrypt with another one.
+    if keystore["crypto"].get("cipher") != CIPHER:
+        raise _not_a_keystore()
     parameters = keystore["crypto"].get("kdfparams")
     if not isinstance(parameters, dict):
         raise _not_a_keystore()
