@@ -55,7 +55,7 @@ ROUTES: Final = Routes(
     )
 )
 
-Answer = Callable[[Response, bool], None]
+Answer = Callable[[Response], None]
 
 
 class AuditServices(Protocol):
@@ -290,7 +290,7 @@ class _Connection:
     def _answer_recorded(self, call: Call, response: Response, answer: Answer) -> None:
         """Answer when the record is durable; withhold what could not be recorded."""
         if not call.facts:
-            answer(response, True)
+            answer(response)
             return
         response = Response(
             response.status,
@@ -302,7 +302,7 @@ class _Connection:
 
         def recorded(durable: bool) -> None:
             withheld = signed and not durable
-            answer(call.refuse(unavailable()) if withheld else response, True)
+            answer(call.refuse(unavailable()) if withheld else response)
 
         audit = self._front.around.audit
         for facts in call.facts[:-1]:

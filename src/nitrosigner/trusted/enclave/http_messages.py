@@ -37,7 +37,6 @@ class Request(msgspec.Struct, gc=False):
     path: str = ""
     query: bytes = b""
     authorization: bytes | None = None
-    accept: bytes = b""
     body: bytes = b""
     keep_alive: bool = True
     admitted: Any = None
