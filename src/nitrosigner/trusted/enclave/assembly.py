@@ -1,21 +1,198 @@
 """
 Connects the parts and runs them. The one place where they meet.
 
-`world` decides whether this is production: nothing in here asks.
-
-What the front must offer:
-
-    server_certificate.open_identity(*, singles: SealedSingles,
-        accepted: AcceptedManifest, clock: Clock) -> TlsIdentity      (async)
-    front.start_front(*, world, accepted, payload: bytes, keyring, services,
-        tls: TlsIdentity, health_source) -> asyncio.Server             (async)
-
-`payload` is the manifest's signed payload (for the attestation route).
+`world` decides whether this is production: nothing in here asks. Emulation, tests and
+the image call the same function.
 """
 
+import asyncio
+import contextlib
+import os
+from dataclasses import dataclass
+from typing import Final
+
+from nitrosigner.trusted.enclave import server_certificate
+from nitrosigner.trusted.enclave.aws_endpoint import (
+    AwsEndpoint,
+    amazon_roots,
+    trusted_tls,
+)
+from nitrosigner.trusted.enclave.boot import Boot, Pace
+from nitrosigner.trusted.enclave.entropy import Entropy
+from nitrosigner.trusted.enclave.front import Front, start_front
+from nitrosigner.trusted.enclave.key_loading import KeyLoading
+from nitrosigner.trusted.enclave.key_writer import KeyWriter
+from nitrosigner.trusted.enclave.keyring import Keyring
+from nitrosigner.trusted.enclave.kms import Kms
+from nitrosigner.trusted.enclave.manifest_in_force import (
+    ManifestInForce,
+    admit_manifest,
+    read_manifest,
+)
+from nitrosigner.trusted.enclave.memory import guard_memory
+from nitrosigner.trusted.enclave.parent_services import ParentServices
 from nitrosigner.trusted.enclave.ports import World
+from nitrosigner.trusted.enclave.recipient import Recipient
+from nitrosigner.trusted.enclave.running import Running
+from nitrosigner.trusted.enclave.sealed_singles import StoredSingles
+from nitrosigner.trusted.enclave.vault_store import VaultStore
+from nitrosigner.trusted.signing.algorithms import Algorithms
+from nitrosigner.trusted.signing.secp256k1 import RANDOMNESS_SIZE, Secp256k1
+from nitrosigner.verdicts import Malformed, Refused
+
+_RANDOM: Final = os.urandom
+"""The kernel's generator: one of the sources that `Entropy` mixes."""
+DEFAULT_PACE: Final = Pace()
 
 
-async def run(world: World) -> None:
+async def run(world: World, pace: Pace = DEFAULT_PACE) -> None:
     """Boot through the states, then serve until cancelled."""
-    raise NotImplementedError
+    guard_memory()
+    services = ParentServices(world.vsock, world.clock)
+    try:
+        running = await start(world, services, pace)
+        try:
+            await running.serve()
+        finally:
+            await running.close()
+    finally:
+        services.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Machine:
+    """What does not depend on the manifest, and is made once."""
+
+    algorithms: Algorithms
+    recipient: Recipient
+
+
+async def start(world: World, services: ParentServices, pace: Pace) -> Running:
+    """Boot; return when the listener takes connections. Never gives up."""
+    boot = Boot(services, world.clock, pace)
+    while True:
+        try:
+            machine = await _machine(world, boot)
+            break
+        except (Refused, Malformed) as verdict:
+            await boot.pause_after(verdict)
+    while True:
+        try:
+            return await _deployment(world, services, boot, machine)
+        except (Refused, Malformed) as verdict:
+            await boot.pause_after(verdict)
+
+
+async def _machine(world: World, boot: Boot) -> _Machine:
+    async def nsm() -> Algorithms:
+        randomness = await asyncio.to_thread(world.nsm.random, RANDOMNESS_SIZE)
+        # Its constructor runs the known answers of the library in this image.
+        secp256k1 = Secp256k1(randomness)
+        return {secp256k1.name: secp256k1}
+
+    async def recipient_key() -> Recipient:
+        recipient = await asyncio.to_thread(Recipient.generate, world.nsm, world.clock)
+        await recipient.kms_document()
+        return recipient
+
+    return _Machine(
+        await boot.step("nsm", nsm), await boot.step("recipient_key", recipient_key)
+    )
+
+
+async def _deployment(
+    world: World, services: ParentServices, boot: Boot, machine: _Machine
+) -> Running:
+    in_force = await boot.step("manifest", lambda: read_manifest(services))
+    async with contextlib.AsyncExitStack() as undo:
+        kms = _kms(world, services, machine, in_force)
+        undo.callback(kms.close)
+        await boot.step("kms", kms.reach)
+
+        vault_store = VaultStore(services, kms, in_force.accepted, _RANDOM)
+        vault = await boot.step("vault", vault_store.open)
+        singles = StoredSingles(
+            services, vault, in_force.accepted.manifest.deployment, _RANDOM
+        )
+        entropy = Entropy(world.nsm, _RANDOM)
+        entropy.add_kms_seed(vault.current.derive("entropy", 32))
+        writer = KeyWriter(
+            services,
+            vault,
+            vault_store,
+            in_force.accepted,
+            machine.algorithms,
+            _RANDOM,
+        )
+
+        async def records() -> KeyLoading:
+            # The first thing that the vault key is good for: was this manifest
+            # already followed by another?
+            await admit_manifest(singles, in_force.accepted)
+            loading = KeyLoading(writer, in_force.accepted.manifest.limits.max_keys)
+            await loading.load()
+            return loading
+
+        loading = await boot.step("records", records)
+        keyring = Keyring(
+            index=loading.index,
+            rejected=loading.rejected,
+            writer=writer,
+            singles=singles,
+            kms=kms,
+            recipient=machine.recipient,
+            entropy=entropy,
+            clock=world.clock,
+        )
+        running = Running(
+            boot=boot,
+            services=services,
+            kms=kms,
+            keyring=keyring,
+            too_many=loading.too_many,
+        )
+
+        async def listen() -> Front:
+            tls = await server_certificate.open_identity(
+                singles=singles, accepted=in_force.accepted, clock=world.clock
+            )
+            return await start_front(
+                world=world,
+                accepted=in_force.accepted,
+                payload=in_force.payload,
+                keyring=keyring,
+                services=services,
+                tls=tls,
+                health_source=running,
+            )
+
+        front = await boot.step("tls", listen)
+        await running.begin(front)
+        undo.pop_all()
+        return running
+
+
+def _kms(
+    world: World,
+    services: ParentServices,
+    machine: _Machine,
+    in_force: ManifestInForce,
+) -> Kms:
+    aws = in_force.accepted.manifest.aws
+    authorities = "".join(aws.kms_certificate_authorities) or amazon_roots()
+    # AWS's partition in China has a domain of its own; all others share one.
+    domain = (
+        "amazonaws.com.cn"
+        if aws.kms_key_arn.startswith("arn:aws-cn:")
+        else "amazonaws.com"
+    )
+    endpoint = AwsEndpoint(
+        world.vsock, f"kms.{aws.region}.{domain}", trusted_tls(authorities)
+    )
+    return Kms(
+        endpoint=endpoint,
+        credentials=services,
+        recipient=machine.recipient,
+        clock=world.clock,
+        aws=aws,
+    )

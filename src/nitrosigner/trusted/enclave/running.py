@@ -1,0 +1,145 @@
+"""
+An enclave that has booted: what it serves, how it feels, and what it does unasked.
+"""
+
+import asyncio
+import contextlib
+from typing import Final
+
+from nitrosigner.trusted.enclave.boot import Boot
+from nitrosigner.trusted.enclave.front import Front
+from nitrosigner.trusted.enclave.keyring import Keyring
+from nitrosigner.trusted.enclave.kms import Kms
+from nitrosigner.trusted.enclave.parent_services import ParentServices
+from nitrosigner.verdicts import Code, Refused, Verdict
+from nitrosigner.wire import api
+
+SETTLE_EVERY: Final = 1.0
+"""Seconds between looks at changes whose answer was lost."""
+REPORT_EVERY: Final = 15
+"""Rounds of `SETTLE_EVERY` between reports: a new parent learns that we are ready."""
+PURGE_EVERY: Final = 600
+"""Rounds between purges of deleted keys, and attempts to finish a rotation."""
+_NAMED: Final = 5
+"""Rejected records that a report names."""
+
+
+class Running:
+    """The port `HealthSource`, and the upkeep."""
+
+    def __init__(
+        self,
+        *,
+        boot: Boot,
+        services: ParentServices,
+        kms: Kms,
+        keyring: Keyring,
+        too_many: bool,
+    ) -> None:
+        self._boot = boot
+        self._services = services
+        self._kms = kms
+        self.keyring: Final = keyring
+        self._too_many = too_many
+        self._front: Front | None = None
+        self._upkeep: asyncio.Task[None] | None = None
+
+    # --- health ---
+
+    @property
+    def state(self) -> str:
+        """The boot state reached."""
+        return self._boot.state
+
+    @property
+    def steps(self) -> list[api.BootStep]:
+        """The states passed."""
+        return self._boot.steps
+
+    @property
+    def checks(self) -> dict[str, bool]:
+        """What went well when it was last used."""
+        rejected = bool(self.keyring.rejected)
+        return {
+            "storage": self._services.healthy,
+            "kms": self._kms.healthy,
+            # Some keys rejected: the others sign. All rejected: nothing does.
+            "keys": not rejected or self.keyring.count > 0,
+            "records": not rejected and not self._too_many,
+        }
+
+    @property
+    def keys_loaded(self) -> int:
+        """Keys in memory."""
+        return self.keyring.count
+
+    @property
+    def kms_calls(self) -> int:
+        """KMS calls since boot."""
+        return self._kms.calls
+
+    # --- life ---
+
+    async def begin(self, front: Front) -> None:
+        """Say that we are ready, and begin the upkeep."""
+        self._front = front
+
+        async def ready() -> None:
+            pass
+
+        await self._boot.step("ready", ready)
+        await self._boot.report(self._complaint())
+        self._upkeep = asyncio.create_task(self._keep_up())
+
+    async def serve(self) -> None:
+        """Serve until cancelled."""
+        if self._front is not None:
+            await self._front.serve_forever()
+
+    async def close(self) -> None:
+        """Finish what was begun: requests, changes, the audit trail."""
+        if self._upkeep is not None:
+            self._upkeep.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._upkeep
+        if self._front is not None:
+            self._front.close()
+            await self._front.wait_closed()
+        await self.keyring.drain()
+        self._kms.close()
+
+    async def _keep_up(self) -> None:
+        """Each part may fail, and is tried again in its time."""
+        rounds = 0
+        while True:
+            await self.keyring.settle()
+            if rounds % PURGE_EVERY == 0:
+                with contextlib.suppress(Verdict):
+                    await self.keyring.finish_rotation()
+                with contextlib.suppress(Verdict):
+                    await self.keyring.purge_expired()
+            rounds += 1
+            if rounds % REPORT_EVERY == 0:
+                await self._boot.report(self._complaint())
+            await asyncio.sleep(SETTLE_EVERY)
+
+    def _complaint(self) -> Verdict | None:
+        rejected = sorted(self.keyring.rejected.items())
+        if rejected:
+            names = ", ".join(name for name, _ in rejected[:_NAMED])
+            more = ", …" if len(rejected) > _NAMED else ""
+            first = rejected[0][1]
+            return Refused(
+                Code.RECORD_UNTRUSTED,
+                f"{len(rejected)} stored keys cannot be used: {names}{more}; "
+                f"the first because {first.message}",
+                first.hint,
+            )
+        if self._too_many:
+            return Refused(
+                Code.OVER_LIMIT,
+                "the store has more keys than the manifest allows; the rest are not "
+                "loaded",
+                "raise limits.max_keys in the manifest",
+            )
+        return None
