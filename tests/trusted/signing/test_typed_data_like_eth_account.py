@@ -41,7 +41,7 @@ ATOMS = (
 def types_of(random: Random) -> dict[str, list[dict[str, str]]]:
     """Return types in which each may refer to itself and to those after it."""
     names = random.sample(
-        ["Order", "Person", "Asset", "A", "a", "_x", "$y", "Tree", "Z9"],
+        ["Order", "Person", "Asset", "A", "a", "_x", "y9", "Tree", "Z9"],
         random.randint(1, 5),
     )
     types: dict[str, list[dict[str, str]]] = {}

@@ -30,7 +30,10 @@ MAX_DIMENSIONS: Final = 32
 
 # Solidity's identifiers, and the colon that Hyperliquid's types have. Never a comma,
 # a parenthesis or a space: they separate the parts of `encodeType`.
+# MetaMask does not find a type of which the name has `$` or `:` when it looks for what
+# a type refers to, and hashes less text than the others do: see `_check_references`.
 _TYPE_NAME: Final = re.compile(r"[A-Za-z_$][A-Za-z0-9_$:]{0,127}")
+_PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9_]+")
 _FIELD_NAME: Final = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]{0,127}")
 _FIELD_TYPE: Final = re.compile(
     r"([A-Za-z0-9_$:]{1,128})((?:\[(?:[1-9][0-9]{0,5})?\])*)"
@@ -105,6 +108,8 @@ def parse(types: object) -> StructTypes:
     structs = {name: _struct(name, members, types) for name, members in types.items()}
     if sum(len(struct.text()) for struct in structs.values()) > MAX_TYPES_TEXT:
         raise _too_large(f"`types` has more than {MAX_TYPES_TEXT} characters")
+    for each in structs.values():
+        _check_references(each)
     return structs
 
 
@@ -170,6 +175,17 @@ def _field(member: object, struct_name: str, types: Mapping[str, object]) -> Fie
     for length in dimensions:
         kind = Array(kind, int(length) if length else None)
     return Field(name, text, kind)
+
+
+def _check_references(struct: StructType) -> None:
+    others = struct.refers_to - {struct.name}
+    for name in (struct.name, *others) if others else ():
+        if not _PLAIN_NAME.fullmatch(name):
+            raise malformed(
+                f"{quoted(name)} refers to a type, or is referred to, which wallets "
+                "hash differently",
+                "use letters, digits and _ in the names of such types",
+            )
 
 
 def _base(kind: FieldType) -> str | None:
