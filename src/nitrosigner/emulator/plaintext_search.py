@@ -41,6 +41,11 @@ def spellings(secret: bytes) -> dict[str, bytes]:
     return found
 
 
+def spellings_in(data: bytes, secret: bytes) -> list[str]:
+    """Return the names of the spellings of *secret* that *data* holds."""
+    return [name for name, text in spellings(secret).items() if text in data]
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """Where a secret was found, and how it was spelled there. Never the secret."""
