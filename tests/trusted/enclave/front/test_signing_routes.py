@@ -1,6 +1,8 @@
 """What is signed, over real TLS, compared with eth-account."""
 
+import json
 import secrets
+from typing import Any
 
 import pytest
 from eth_account import Account
@@ -23,7 +25,9 @@ TYPED = {
 }
 
 
-def test_a_transaction_is_signed_by_the_key_in_the_path(front, transaction, address):
+def test_a_transaction_is_signed_by_the_key_in_the_path(
+    front: Any, transaction: Any, address: Any
+) -> None:
     status, body = front.ask("POST", SIGN + "transaction", {"transaction": transaction})
     assert status == 200, body
     assert body.keys() == {"raw", "hash", "from"}
@@ -35,7 +39,9 @@ def test_a_transaction_is_signed_by_the_key_in_the_path(front, transaction, addr
 
 
 @pytest.mark.parametrize("identifier", ["address", "lower", "escaped"])
-def test_a_key_is_named_by_name_or_by_address(front, transaction, address, identifier):
+def test_a_key_is_named_by_name_or_by_address(
+    front: Any, transaction: Any, address: Any, identifier: Any
+) -> None:
     name = {
         "address": address("hot"),
         "lower": address("hot").lower(),
@@ -48,7 +54,9 @@ def test_a_key_is_named_by_name_or_by_address(front, transaction, address, ident
     assert body["from"] == address("hot")
 
 
-def test_a_key_that_kms_opens_takes_the_longer_way(front, transaction, address):
+def test_a_key_that_kms_opens_takes_the_longer_way(
+    front: Any, transaction: Any, address: Any
+) -> None:
     status, body = front.ask(
         "POST", "/api/v1/keys/kms/sign/transaction", {"transaction": transaction}
     )
@@ -59,7 +67,9 @@ def test_a_key_that_kms_opens_takes_the_longer_way(front, transaction, address):
 @pytest.mark.parametrize(
     "body", [{"text": "hello"}, {"data": "0x68656c6c6f"}], ids=["text", "data"]
 )
-def test_a_message_is_signed_with_its_prefix(front, address, body):
+def test_a_message_is_signed_with_its_prefix(
+    front: Any, address: Any, body: Any
+) -> None:
     status, answer = front.ask("POST", SIGN + "message", body)
     assert status == 200
     message = encode_defunct(text="hello")
@@ -71,7 +81,7 @@ def test_a_message_is_signed_with_its_prefix(front, address, body):
     assert answer["digest"] == "0x" + theirs.message_hash.hex()
 
 
-def test_typed_data_is_signed_as_eth_account_does(front):
+def test_typed_data_is_signed_as_eth_account_does(front: Any) -> None:
     status, answer = front.ask("POST", SIGN + "typed-data", {"typed_data": TYPED})
     assert status == 200
     theirs = Account.sign_message(
@@ -80,7 +90,7 @@ def test_typed_data_is_signed_as_eth_account_does(front):
     assert answer["signature"] == "0x" + theirs.signature.hex()
 
 
-def test_an_authorization_is_signed_as_eth_account_does(front):
+def test_an_authorization_is_signed_as_eth_account_does(front: Any) -> None:
     asked = {"chain_id": 31337, "address": "0x" + "22" * 20, "nonce": 5}
     status, answer = front.ask("POST", SIGN + "authorization", asked)
     assert status == 200
@@ -97,7 +107,7 @@ def test_an_authorization_is_signed_as_eth_account_does(front):
     }
 
 
-def test_a_digest_is_signed_only_where_that_is_allowed(front):
+def test_a_digest_is_signed_only_where_that_is_allowed(front: Any) -> None:
     digest = secrets.token_bytes(32)
     body = {"digest": "0x" + digest.hex()}
     status, answer = front.ask("POST", SIGN + "digest", body)
@@ -112,9 +122,8 @@ def test_a_digest_is_signed_only_where_that_is_allowed(front):
     assert public.to_checksum_address() == answer["from"]
 
 
-def test_many_requests_travel_on_one_connection(front, transaction):
+def test_many_requests_travel_on_one_connection(front: Any, transaction: Any) -> None:
     connection = front.http()
-    import json
 
     for number in range(50):
         transaction["nonce"] = number
