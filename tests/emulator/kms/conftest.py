@@ -264,7 +264,7 @@ def client(kms: RunningKms, aws: Any) -> Iterator[Callable[..., Any]]:
             endpoint_url=kms.url,
             verify=str(kms.ca),
             config=botocore.config.Config(
-                retries={"max_attempts": 1, "mode": "standard"},
+                retries={"total_max_attempts": 1, "mode": "standard"},
                 connect_timeout=5,
                 read_timeout=20,
             ),

@@ -2,11 +2,11 @@
 
 import datetime as dt
 import http.client
+import json
 import ssl
 from collections.abc import Callable
 from typing import Any
 
-import boto3
 import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
@@ -66,7 +66,7 @@ class Wire:
     def code(self, headers: Headers, body: bytes = BODY, path: str = "/") -> str:
         status, answer = self.send(headers, body, path)
         assert status == 400, answer
-        return str(__import__("json").loads(answer)["__type"])
+        return str(json.loads(answer)["__type"])
 
 
 @pytest.fixture
@@ -230,8 +230,3 @@ def test_credentials_do_not_print(kms: RunningKms) -> None:
     for one in (parent, issued):
         assert one.secret_access_key not in repr(one)
         assert str(one.session_token) not in repr(one)
-
-
-def test_two_sessions_of_botocore_are_told_apart(client: Make) -> None:
-    """Guards the fixture: no ambient credentials of this machine may leak in."""
-    assert boto3.DEFAULT_SESSION is None
