@@ -6,6 +6,7 @@ import json
 import shutil
 import socket
 import tempfile
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,16 @@ from typing import Any
 import pytest
 
 from nitrosigner.untrusted.parent.event_log import EventLog
+from nitrosigner.untrusted.parent.record_store import (
+    check_expected,
+    check_page,
+    check_read,
+    check_write,
+    cut_page,
+)
+from nitrosigner.untrusted.parent.secrets_manager_store import secrets_manager_client
 from nitrosigner.untrusted.parent.vsock import UnixVsock
+from nitrosigner.wire.services import Conflict, Page, Stored, StoredRecord
 
 DEADLINE = 10.0
 
@@ -94,3 +104,119 @@ def vsock(run: Path) -> UnixVsock:
 @pytest.fixture
 def wait_for() -> Callable[[Callable[[], Any]], Awaitable[None]]:
     return eventually
+
+
+class MemoryStore:
+    """A record store in memory that can fail on demand, and wait on demand."""
+
+    threads = 2
+
+    def __init__(self) -> None:
+        self.records: dict[tuple[str, str], StoredRecord] = {}
+        self.failures: list[BaseException] = []
+        self.gate: threading.Event | None = None
+        self.lock = threading.Lock()
+        self.closed = False
+
+    def _begin(self) -> None:
+        if self.gate is not None:
+            assert self.gate.wait(DEADLINE)
+        if self.failures:
+            raise self.failures.pop(0)
+
+    def get(self, collection: str, name: str) -> StoredRecord | None:
+        check_read(collection, name)
+        self._begin()
+        with self.lock:
+            return self.records.get((collection, name))
+
+    def page(self, collection: str, after: str, limit: int) -> Page:
+        check_page(collection, after, limit)
+        self._begin()
+        with self.lock:
+            return cut_page(
+                [
+                    record
+                    for (where, name), record in sorted(self.records.items())
+                    if where == collection and name > after
+                ],
+                limit,
+            )
+
+    def put(
+        self, collection: str, name: str, expected: int, data: bytes
+    ) -> Stored | Conflict:
+        check_write(collection, name, expected, data)
+        self._begin()
+        with self.lock:
+            now = self.records.get((collection, name))
+            version = now.version if now else 0
+            if now and (now.version, now.data) == (expected + 1, data):
+                return Stored(version=version)
+            if version != expected:
+                return Conflict(version=version)
+            self.records[collection, name] = StoredRecord(
+                name=name, version=expected + 1, data=data
+            )
+            return Stored(version=expected + 1)
+
+    def remove(self, collection: str, name: str, expected: int) -> Stored | Conflict:
+        check_read(collection, name)
+        check_expected(expected)
+        self._begin()
+        with self.lock:
+            now = self.records.get((collection, name))
+            version = now.version if now else 0
+            if version != expected:
+                return Conflict(version=version)
+            self.records.pop((collection, name), None)
+            return Stored(version=0)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def memory_store() -> MemoryStore:
+    return MemoryStore()
+
+
+class SerialClient:
+    """
+    A Secrets Manager client whose calls happen one at a time, as each does at AWS.
+
+    moto checks and writes without a lock, so threads could meet inside it where the
+    real service's calls are atomic. `before[operation]` runs once, before that
+    operation, outside the lock: the place to let another writer in between.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+        self.lock = threading.Lock()
+        self.before: dict[str, Callable[[], None]] = {}
+        self.calls: list[str] = []
+
+    def __getattr__(self, operation: str) -> Any:
+        method = getattr(self.client, operation)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self.calls.append(operation)
+            hook = self.before.pop(operation, None)
+            if hook is not None:
+                hook()
+            with self.lock:
+                return method(*args, **kwargs)
+
+        return call
+
+
+@pytest.fixture
+def secrets_manager(monkeypatch: pytest.MonkeyPatch) -> Iterator[SerialClient]:
+    from moto import mock_aws
+
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    with mock_aws():
+        client = SerialClient(secrets_manager_client("eu-west-1"))
+        yield client
+        client.client.close()

@@ -7,6 +7,7 @@ any time; nothing here waits for it.
 """
 
 import asyncio
+import contextlib
 import logging
 import signal
 import sys
@@ -48,6 +49,28 @@ async def run(
     Raises:
         Verdict: Something could not be started; what had been was ended again.
     """
+    # Opening waits for disks and networks; nothing else happens yet.
+    with contextlib.ExitStack() as opened:
+        store = open_store(configuration, log)
+        opened.callback(store.close)
+        audit = AuditLog(
+            Path(configuration.audit.path),
+            rotate_bytes=configuration.audit.rotate_bytes,
+            on_repaired=lambda size: log(Event.AUDIT_REPAIRED, size=size),
+            on_rotated=lambda: log(Event.AUDIT_ROTATED),
+        )
+        opened.callback(audit.close)
+        await _serve(configuration, log, ready, store, audit)
+    log(Event.STOPPED)
+
+
+async def _serve(
+    configuration: Configuration,
+    log: EventLog,
+    ready: Callable[[int], None],
+    store: RecordStore,
+    audit: AuditLog,
+) -> None:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: _fault(log, context))
     stop = asyncio.Event()
@@ -57,14 +80,6 @@ async def run(
     vsock = _vsock(configuration)
     limits = configuration.limits
     state = StateFile(Path(configuration.state), log)
-    # Opening waits for disks and networks; nothing else happens yet.
-    store = open_store(configuration, log)
-    audit = AuditLog(
-        Path(configuration.audit.path),
-        rotate_bytes=configuration.audit.rotate_bytes,
-        on_repaired=lambda size: log(Event.AUDIT_REPAIRED, size=size),
-        on_rotated=lambda: log(Event.AUDIT_ROTATED),
-    )
     credentials = RoleCredentials(InstanceMetadata(configuration.imds_endpoint), log)
     services = Services(
         store=store,
@@ -102,8 +117,6 @@ async def run(
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)
         await state.write()
-        await asyncio.to_thread(_close, store, audit)
-    log(Event.STOPPED)
 
 
 def open_store(configuration: Configuration, log: EventLog) -> RecordStore:
@@ -142,11 +155,6 @@ def _vsock(configuration: Configuration) -> Vsock:
     if isinstance(mode, KernelMode):
         return KernelVsock(mode.enclave_cid)
     return UnixVsock(Path(mode.run), mode.enclave_cid)
-
-
-def _close(store: RecordStore, audit: AuditLog) -> None:
-    store.close()
-    audit.close()
 
 
 def _fault(log: EventLog, context: dict[str, object]) -> None:

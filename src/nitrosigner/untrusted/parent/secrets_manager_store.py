@@ -66,6 +66,8 @@ REMOVED: Final = "NITROSIGNER-REMOVED"
 BATCH: Final = 20
 """Secrets in one BatchGetSecretValue: the service's limit."""
 PARALLEL: Final = 8
+ATTEMPTS: Final = 5
+"""Of one call that is throttled or gets no answer, farther and farther apart."""
 LISTING_SECONDS: Final = 300.0
 """How long the pages that follow a first one may use its listing."""
 _TOMBSTONE: Final = b"removed by nitrosigner"
@@ -73,7 +75,7 @@ _VERSION_ID: Final = re.compile(r"nitrosigner-([0-9]{10})-([0-9]{16})\Z")
 
 
 def secrets_manager_client(
-    region: str, endpoint: str | None = None
+    region: str, endpoint: str | None = None, *, attempts: int = ATTEMPTS
 ) -> "SecretsManagerClient":
     """Return a client whose throttled calls are repeated, with jitter."""
     client: SecretsManagerClient = boto3.client(
@@ -83,7 +85,7 @@ def secrets_manager_client(
         config=Config(
             connect_timeout=3,
             read_timeout=5,
-            retries={"mode": "standard", "total_max_attempts": 5},
+            retries={"mode": "standard", "total_max_attempts": attempts},
             max_pool_connections=2 * PARALLEL,
             user_agent_extra="nitrosigner-parent",
         ),
@@ -431,6 +433,8 @@ def _errors_named() -> Iterator[None]:
         raise _unavailable("did not do what it was asked") from error
     except BotoCoreError as error:
         raise _unavailable("cannot be reached") from error
+    except KeyError as error:
+        raise _unavailable("answers without what the answer is for") from error
 
 
 def _unavailable(what: str) -> Undecided:

@@ -57,6 +57,7 @@ class SqliteStore:
         path: Path,
         *,
         on_permissions_mended: Callable[[], None] = lambda: None,
+        busy_seconds: float = BUSY_SECONDS,
         max_pages: int = 0,
     ) -> None:
         """
@@ -65,6 +66,7 @@ class SqliteStore:
         Args:
             path: Of the file. Its folder is made, for the owner only.
             on_permissions_mended: Called if others could read the file.
+            busy_seconds: How long to wait for another process that writes.
             max_pages: The file grows no further than so many pages; 0: no limit.
 
         Raises:
@@ -86,7 +88,7 @@ class SqliteStore:
         try:
             self._connection = sqlite3.connect(
                 path,
-                timeout=BUSY_SECONDS,
+                timeout=busy_seconds,
                 isolation_level=None,
                 check_same_thread=False,
             )

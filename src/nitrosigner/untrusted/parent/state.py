@@ -85,6 +85,7 @@ class StateFile:
         self._port = 0
         self._stopping = False
         self._changed = asyncio.Event()
+        self._writing = asyncio.Lock()
         self._sources: (
             tuple[
                 Callable[[], RelayCounts],
@@ -159,6 +160,10 @@ class StateFile:
 
     async def write(self) -> None:
         """Write the state if it changed. Failing is said in the log, and no more."""
+        async with self._writing:
+            await self._write()
+
+    async def _write(self) -> None:
         state = self.current()
         image = msgspec.json.encode(state)
         if image == self._written:
