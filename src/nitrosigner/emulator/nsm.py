@@ -135,8 +135,8 @@ class EmulatedNsm:
             "digest": "SHA384",
             "timestamp": int(now.timestamp() * 1000),
             "pcrs": {index: self._pcrs[index] for index in sorted(self._locked)},
-            "certificate": _der(self._leaf.certificate),
-            "cabundle": [_der(certificate) for certificate in self._leaf.chain],
+            "certificate": der(self._leaf.certificate),
+            "cabundle": [der(certificate) for certificate in self._leaf.chain],
             "public_key": public_key,
             "user_data": user_data,
             "nonce": nonce,
@@ -202,7 +202,8 @@ def sign(payload: bytes, key: ec.EllipticCurvePrivateKey) -> bytes:
     return cbor2.dumps([protected, {}, payload, signature])
 
 
-def _der(certificate: x509.Certificate) -> bytes:
+def der(certificate: x509.Certificate) -> bytes:
+    """Return *certificate* as documents hold it."""
     return certificate.public_bytes(serialization.Encoding.DER)
 
 
