@@ -199,7 +199,7 @@ def client(scene: Any, deployment: Any) -> Iterator[SignerClient]:
         ca=deployment.ca,
         certificate=files.cert,
         key=files.key,
-        read_timeout=20,
+        read_timeout=8,
     )
     with made:
         yield made

@@ -301,6 +301,19 @@ class Scene:
         self.until(lambda: bool(self.codes & set(codes)), f"a report of {codes}")
         assert "ready" not in self.states
 
+    def turned_away(self, attempts: int = 4) -> None:
+        """
+        Wait until the boot says no, or has asked KMS in vain so many times.
+
+        It says no only when its patience is at an end; that it is still asking after
+        several answers shows as much, and sooner.
+        """
+        self.until(
+            lambda: bool(self.codes) or len(self.parent.destinations) >= attempts,
+            "the boot does not get what it asks KMS for",
+        )
+        assert "ready" not in self.states
+
 
 @contextlib.contextmanager
 def impostor_kms(certificate: Path, answer: bytes) -> Iterator[tuple[str, int]]:
