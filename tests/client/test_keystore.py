@@ -48,6 +48,8 @@ def changed(change: Callable[[dict[str, Any]], Any]) -> bytes:
     "data",
     [
         b"",
+        b"[" * 60_000,
+        b'{"version": 3, "crypto": ' + b'{"a":' * 10_000,
         b"{",
         b"null",
         b"[]",

@@ -5,7 +5,6 @@ The handler is the one that is deployed. Only what AWS would give it comes from 
 stack's folder: its configuration, its role's credentials, the address of KMS.
 """
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -15,6 +14,7 @@ import msgspec
 
 from nitrosigner.cli.connection import Connection, emulated_root, signer_options
 from nitrosigner.cli.output import json_text, report
+from nitrosigner.client.bounded_json import read_json
 from nitrosigner.client.local_stack import LocalStack
 from nitrosigner.verdicts import Code, Malformed, Undecided, Verdict
 from nitrosigner.wire import api
@@ -71,9 +71,9 @@ def _event(data: bytes) -> Any:  # noqa: ANN401  # any JSON, as Lambda hands it 
     if len(data) > MAX_EVENT:
         raise Malformed(Code.TOO_LARGE, "the event is longer than Lambda takes")
     try:
-        # Lambda's runtime parses with this too, so 0.01 arrives as the same float.
-        return json.loads(data)
-    except (ValueError, RecursionError):
+        # 0.01 becomes the same float as in Lambda's runtime.
+        return read_json(data)
+    except ValueError:
         raise Malformed(
             Code.MALFORMED_JSON,
             "the standard input is not JSON",

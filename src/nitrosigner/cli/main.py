@@ -105,16 +105,18 @@ def _usage(error: click.UsageError) -> Malformed:
     path = error.ctx.command_path if error.ctx else "nitrosigner"
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         # A group without its command: the message is the whole help text.
-        group = error.ctx.command if error.ctx else None
+        group = error.ctx.command
         commands = group.commands if isinstance(group, click.Group) else {}
         return Malformed(
             Code.USAGE,
             f"{path} needs a command",
             f"one of: {', '.join(sorted(commands))}; see: {path} --help",
         )
-    # click's sentence quotes option names and values that were typed after them;
-    # secrets are never options.
+    # click's sentence quotes what was typed. Secrets are never options, but a person
+    # may have typed one where nothing is expected.
     sentence = error.format_message().rstrip(".")
+    if sentence.startswith("Got unexpected extra argument"):
+        sentence = "there is an argument too many"
     return Malformed(
         Code.USAGE, sentence[:1].lower() + sentence[1:], f"see: {path} --help"
     )

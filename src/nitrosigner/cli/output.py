@@ -18,6 +18,8 @@ from nitrosigner.verdicts import Verdict
 from nitrosigner.wire import api
 
 PROGRAM: Final = "nitrosigner"
+WIDEST: Final = 400
+"""Columns of the widest table: names and addresses are bounded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +63,9 @@ class Output:
             table.add_column(column, no_wrap=True, overflow="ignore")
         for row in listed:
             table.add_row(*row)
-        console = Console(soft_wrap=True, markup=False, highlight=False)
-        console.print(table, crop=False)
+        # The terminal may wrap lines; rich would cut what does not fit.
+        console = Console(width=WIDEST, markup=False, highlight=False)
+        console.print(table, crop=False, soft_wrap=True)
 
     def say(self, sentence: str) -> None:
         """Tell a person something that is not the result."""

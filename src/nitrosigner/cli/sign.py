@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
-import msgspec
 
 from nitrosigner.cli.connection import Connection, signer_options
 from nitrosigner.cli.files import read_file
+from nitrosigner.client.bounded_json import read_json
 from nitrosigner.client.hexadecimal import bytes_of_hex
 from nitrosigner.verdicts import Code, Malformed
 from nitrosigner.wire.api import SignedMessageBody
@@ -138,10 +138,12 @@ def _show(connection: Connection, signed: SignedMessageBody) -> None:
 def _object(file: Path, code: Code) -> dict[str, Any]:
     data = read_file(file, "the input", MAX_INPUT)
     try:
-        value = msgspec.json.decode(data)
+        value = read_json(data)
     except ValueError:
         raise Malformed(
-            Code.MALFORMED_JSON, "the input is not JSON", "give one JSON object"
+            Code.MALFORMED_JSON,
+            "the input is not JSON, or nested too deep",
+            "give one object",
         ) from None
     if not isinstance(value, dict):
         raise Malformed(code, "the input is JSON but not an object")

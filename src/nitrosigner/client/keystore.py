@@ -8,9 +8,9 @@ made by somebody else must not eat our memory.
 
 from typing import Any, Final
 
-import msgspec
 from eth_keyfile.keyfile import decode_keyfile_json
 
+from nitrosigner.client.bounded_json import read_json
 from nitrosigner.client.private_key import PrivateKey
 from nitrosigner.verdicts import Code, Malformed
 
@@ -61,7 +61,7 @@ def _parse(data: bytes) -> dict[str, Any]:
     if len(data) > MAX_KEYSTORE:
         raise Malformed(Code.TOO_LARGE, f"a keystore has at most {MAX_KEYSTORE} bytes")
     try:
-        keystore = msgspec.json.decode(data)
+        keystore = read_json(data)
     except ValueError:
         raise _not_a_keystore() from None
     if not isinstance(keystore, dict):

@@ -45,7 +45,11 @@ class FakeKms:
         self.error: Exception | None = None
 
     def encrypt(
-        self, *, KeyId: str, Plaintext: bytes, EncryptionContext: Mapping[str, str]
+        self,
+        *,
+        KeyId: str,  # noqa: N803 — AWS's name
+        Plaintext: bytes,  # noqa: N803 — AWS's name
+        EncryptionContext: Mapping[str, str],  # noqa: N803 — AWS's name
     ) -> dict[str, Any]:
         if self.error is not None:
             raise self.error
