@@ -21,6 +21,7 @@ from cryptography import x509
 
 from nitrosigner.emulator.kms import Settings, start
 from nitrosigner.emulator.kms.certificates import ensure_certificates
+from nitrosigner.emulator.kms.store import Store
 from nitrosigner.verdicts import Refused
 
 Make = Callable[..., Any]
@@ -107,6 +108,14 @@ def test_whatever_was_answered_before_a_kill_9_is_there_after_it(
     trail = Path(again.ready["ca"]).with_name("cloudtrail.jsonl")
     events = [json.loads(line) for line in trail.read_text().splitlines()]
     assert len([one for one in events if one["eventName"] == "Encrypt"]) >= len(blobs)
+
+
+def test_the_store_waits_for_the_disk(tmp_path: Path) -> None:
+    """A kill -9 cannot tell; a power cut would."""
+    store = Store(tmp_path / "kms.db")
+    assert store._db.execute("pragma synchronous").fetchone() == (2,)
+    assert store._db.execute("pragma journal_mode").fetchone() == ("wal",)
+    store.close()
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])

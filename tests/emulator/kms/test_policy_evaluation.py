@@ -92,6 +92,8 @@ def test_a_service_is_not_a_role() -> None:
         ([ROLE], "denied"),
         ([ROLE, SESSION], "denied"),
         ([ROOT], "denied"),
+        ([ROLE, ROOT], "denied"),
+        ([SESSION, ROOT], "denied"),
         ([ROLE, SESSION, ROOT], "allowed"),
         ([ROLE, SESSION, ACCOUNT], "allowed"),
     ],

@@ -13,6 +13,8 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from nitrosigner.emulator.kms import RunningKms
+from nitrosigner.emulator.kms.errors import KmsError
+from nitrosigner.emulator.kms.signature import Claim, Received, read_claim
 
 Make = Callable[..., Any]
 BODY = b'{"NumberOfBytes":8}'
@@ -124,6 +126,35 @@ def test_a_changed_authorization_is_refused(
     assert old in headers["Authorization"]
     headers["Authorization"] = headers["Authorization"].replace(old, new)
     assert wire.code(headers) == f"{expected}SignatureException"
+
+
+def test_signed_headers_that_are_not_in_order_are_refused() -> None:
+    now = dt.datetime.now(dt.UTC)
+    day = f"{now:%Y%m%d}"
+
+    def claim(names: str) -> Claim:
+        authorization = (
+            f"AWS4-HMAC-SHA256 Credential=A/{day}/us-east-1/kms/aws4_request, "
+            f"SignedHeaders={names}, Signature={'0' * 64}"
+        )
+        headers = (
+            ("Host", "localhost"),
+            ("X-Amz-Date", f"{now:%Y%m%dT%H%M%SZ}"),
+            ("X-Amz-Target", "TrentService.Decrypt"),
+            ("Authorization", authorization),
+        )
+        received = Received("POST", "/", headers, b"")
+        return read_claim(received, region="us-east-1", service="kms", now=now)
+
+    assert claim("host;x-amz-date;x-amz-target").access_key_id == "A"
+    for names in (
+        "x-amz-date;host;x-amz-target",
+        "host;host;x-amz-date;x-amz-target",
+        "host;x-amz-date",
+    ):
+        with pytest.raises(KmsError) as caught:
+            claim(names)
+        assert caught.value.code == "InvalidSignatureException"
 
 
 def test_headers_of_amazon_that_are_not_signed_are_refused(wire: Wire) -> None:

@@ -83,12 +83,8 @@ class Call:
         Raises:
             KmsError: There is none.
         """
-        name = reference
-        if reference.startswith("arn:"):
-            if not reference.startswith(self.kms.arn_prefix):
-                # Another account, region or partition: nothing of it is here.
-                raise _not_found(reference)
-            name = reference.removeprefix(self.kms.arn_prefix).removeprefix("key/")
+        # An ARN of another account or region keeps its prefix, and names nothing here.
+        name = reference.removeprefix(self.kms.arn_prefix).removeprefix("key/")
         key_id = self.kms.store.alias(name) if name.startswith("alias/") else name
         if key_id is None:
             raise KmsError("NotFoundException", f"Alias {reference} is not found.")
