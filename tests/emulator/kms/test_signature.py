@@ -68,7 +68,7 @@ class Wire:
     def code(self, headers: Headers, body: bytes = BODY, path: str = "/") -> str:
         status, answer = self.send(headers, body, path)
         assert status == 400, answer
-        return str(json.loads(answer)["__type"])
+        return str(json.loads(answer)["__type"]).rpartition("#")[2]
 
 
 @pytest.fixture

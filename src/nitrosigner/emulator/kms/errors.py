@@ -16,6 +16,7 @@ _SERVER_FAULTS: Final = {
     "ServiceUnavailableException": 503,
 }
 """Everything else is 400: AWS JSON 1.1 puts what happened into the body."""
+_OF_FRAMEWORK: Final = {"SerializationException", "UnknownOperationException"}
 
 
 class KmsError(Exception):
@@ -31,7 +32,10 @@ class KmsError(Exception):
     @property
     def body(self) -> dict[str, str]:
         """The error as AWS JSON 1.1 writes it."""
-        answer = {"__type": self.code}
+        # What the framework says before KMS is asked carries its namespace; clients
+        # cut it off.
+        space = "com.amazon.coral.service#" if self.code in _OF_FRAMEWORK else ""
+        answer = {"__type": space + self.code}
         if self.message:
             # Authorization comes from another layer at AWS, and writes a capital M.
             capital = self.code == "AccessDeniedException"
