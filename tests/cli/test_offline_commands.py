@@ -158,7 +158,7 @@ def test_a_manifest_goes_its_whole_way(cli: Cli, signed: Path) -> None:
         == 0
     )
     assert cli("manifest", "check", signed, "--administrator", "00" * 32)[0] == 3
-    code, out, _ = cli(
+    _code, out, _ = cli(
         "manifest",
         "sign",
         "manifest.payload.json",

@@ -81,7 +81,9 @@ def data(signer: Any, tmp_path: Path, fakes: Any) -> Path:
         signer.pki.root.public_bytes(Encoding.PEM)
     )
     (folder / "parent").mkdir()
-    (folder / "parent/state.json").write_text('{"state": "ready"}')
+    (folder / "parent/state.json").write_text(
+        '{"enclave": {"state": "ready"}, "pid": 1}'
+    )
     stack = {
         "url": signer.url,
         "ca": str(signer.ca_file),
@@ -97,6 +99,7 @@ def data(signer: Any, tmp_path: Path, fakes: Any) -> Path:
         "pcr0": "c0" * 48,
         "trust_root": "",
         "administrator": fakes.ADMINISTRATOR,
+        "manifest": fakes.MANIFEST,
         "deployment": fakes.DEPLOYMENT,
         "kms_key_arn": "arn",
         "kms_url": "https://localhost:1",
@@ -586,7 +589,7 @@ def failing(ran: Ran) -> list[str]:
 
 
 def test_doctor_names_the_step_that_fails(
-    cli: Cli, data: Path, signer: Any, tmp_path: Path
+    cli: Cli, data: Path, signer: Any, fakes: Any
 ) -> None:
     def doctor() -> Ran:
         ran = cli("doctor", "--data", data, "--json")
@@ -604,7 +607,8 @@ def test_doctor_names_the_step_that_fails(
     assert failing(doctor()) == ["health"]
     signer.health = {}
     signer.administrator = "ee" * 32
-    assert cli("doctor", "--data", data, "--administrator", "ad" * 32).code == 1
+    assert failing(doctor()) == ["attestation"]
+    signer.administrator = fakes.ADMINISTRATOR
     signer.pcrs = dict.fromkeys(range(3), b"\x01" * 48)
     assert failing(doctor()) == ["attestation"]
     signer.pcrs = dict.fromkeys(range(3), b"\xc0" * 48)
@@ -615,16 +619,22 @@ def test_doctor_names_the_step_that_fails(
     assert failing(doctor()) == ["credentials"]
     signer.fault = None
     (data / "parent/state.json").write_text(
-        '{"state": "kms", "code": "kms_refused", "message": "KMS \\u001brefuses"}'
+        '{"enclave": {"state": "kms", "code": "kms_refused", "message": "KMS \\u001brefuses"}}'
     )
     ran = doctor()
     assert failing(ran) == ["boot"]
     assert "kms: KMS refuses (kms_refused)" in ran.out
     (data / "parent/state.json").write_text("{")
     assert failing(doctor()) == ["boot"]
+    (data / "parent/state.json").write_text(
+        '{"enclave": {"state": "ready", "connections": 0}}'
+    )
+    assert failing(doctor()) == ["boot"]
+    (data / "parent/state.json").write_text('{"enclave": null}')
+    assert failing(doctor()) == ["boot"]
     (data / "parent/state.json").unlink()
     assert failing(doctor()) == ["boot"]
-    (data / "parent/state.json").write_text('{"state": "ready"}')
+    (data / "parent/state.json").write_text('{"enclave": {"state": "ready"}, "pid": 1}')
     data.chmod(0o755)
     assert "data folder" in failing(doctor())
     data.chmod(0o700)

@@ -120,19 +120,21 @@ class Connection:
         """
         stack = self.stack()
         anchors = [_anchor(root) for root in expected.roots]
+        administrator = expected.administrator
         pcrs = _pcrs(expected.pcrs)
         if stack is not None:
             if not anchors:
                 anchors = [emulated_root(stack)]
             if 0 not in pcrs and stack.described.pcr0:
                 pcrs[0] = frozenset({_measurement(stack.described.pcr0)})
+            administrator = administrator or stack.described.administrator or None
         return verify_signer(
             client,
             now=datetime.now(UTC),
             anchors=anchors or AWS_ONLY,
             pcrs=pcrs,
             manifest_digest=_manifest_digest(expected.manifest),
-            administrator=_administrator(expected.administrator),
+            administrator=_administrator(administrator),
             allow_debug=expected.allow_debug,
         )
 

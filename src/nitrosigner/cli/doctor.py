@@ -51,13 +51,21 @@ _WHAT_TO_DO: Final = {
 }
 
 
-class _State(msgspec.Struct, frozen=True):
-    """What the parent wrote down of the enclave's reports. More may stand there."""
+class _Reported(msgspec.Struct, frozen=True):
+    """What the enclave told its parent. More may stand there."""
 
-    state: str
+    state: str = ""
     code: str = ""
     message: str = ""
     hint: str = ""
+    connections: int = 1
+    """That it holds to the parent. 0: it was there, and is gone."""
+
+
+class _State(msgspec.Struct, frozen=True):
+    """The part of the parent's state that is about the enclave."""
+
+    enclave: _Reported | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,19 +192,22 @@ def _is_alive(pid: int) -> bool:
 
 def _reported(folder: Path) -> tuple[str, str]:
     try:
-        state = msgspec.json.decode((folder / STATE_FILE).read_bytes(), type=_State)
+        noted = msgspec.json.decode((folder / STATE_FILE).read_bytes(), type=_State)
     except OSError:
-        raise Undecided(
-            Code.NOT_READY,
-            "the enclave has not reported anything to its parent yet",
-            f"is the parent running? its log is in {folder / 'logs'}",
-        ) from None
+        noted = _State()
     except ValueError:
         raise Undecided(
             Code.STORAGE_UNAVAILABLE,
             f"{folder / STATE_FILE} is damaged",
             "the parent writes it anew at the next report",
         ) from None
+    state = noted.enclave
+    if state is None or not state.state:
+        raise Undecided(
+            Code.NOT_READY,
+            "the enclave has not reported anything to its parent yet",
+            f"is the parent running? its log is in {folder / 'logs'}",
+        )
     # It passed through the untrusted parent: fit for reading, not for believing.
     name = printable(state.state)
     if state.code:
@@ -210,6 +221,12 @@ def _reported(folder: Path) -> tuple[str, str]:
             Code.NOT_READY,
             f"the enclave is at the step {name!r}",
             _WHAT_TO_DO.get(name, "wait, and ask again"),
+        )
+    if state.connections == 0:
+        raise Undecided(
+            Code.NOT_READY,
+            "the enclave was ready and is gone",
+            "whoever keeps it should start it again; see its log for why it ended",
         )
     return name, name
 

@@ -44,6 +44,11 @@ def verify(
         if connection.url is not None:
             raise click.UsageError("Give the URL once")
         connection = dataclasses.replace(connection, url=signer)
+    stack = connection.stack()
+    if stack is not None and expected.manifest is None:
+        expected = dataclasses.replace(
+            expected, manifest=stack.described.manifest or None
+        )
     with connection.client(bootstrap=True) as client:
         proof = connection.verify(client, expected)
         if save_ca is not None:
