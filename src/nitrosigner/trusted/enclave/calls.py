@@ -49,6 +49,8 @@ class Surroundings:
     attestation_rate: SharedRate
     attesting: asyncio.Lock
     """Held while the NSM is asked: one request at a time."""
+    boot: str
+    """A random name for this life of the enclave, in request ids and events."""
 
 
 class Call(msgspec.Struct, gc=False):

@@ -78,14 +78,13 @@ class Front:
         self, around: Surroundings, listener_of: Callable[["Front"], Listener]
     ) -> None:
         self.around: Final = around
-        self.boot: Final = secrets.token_hex(4)
         self.tasks: Final[set[asyncio.Future[Response]]] = set()
         self._numbers = itertools.count(1)
         self._listener = listener_of(self)
 
     def next_request_id(self) -> str:
         """Return a name for a request: what the audit log and the answer call it."""
-        return f"{self.boot}-{next(self._numbers)}"
+        return f"{self.around.boot}-{next(self._numbers)}"
 
     @property
     def connections(self) -> int:
@@ -140,10 +139,11 @@ async def start_front(
 
     Raises:
         Malformed: The manifest names a destination that is no address.
+        Undecided: The vsock's port cannot be listened on.
     """
     identities = Identities(accepted.manifest)
     context = server_certificate.server_context(tls, identities.certificates)
-    boot = secrets.token_hex(8)
+    boot = secrets.token_hex(4)
     around = Surroundings(
         world=world,
         accepted=accepted,
@@ -164,8 +164,16 @@ async def start_front(
         ),
         attestation_rate=SharedRate(world.clock),
         attesting=asyncio.Lock(),
+        boot=boot,
     )
-    listening = world.vsock.listen(HTTPS_PORT)
+    try:
+        listening = world.vsock.listen(HTTPS_PORT)
+    except OSError:
+        raise Undecided(
+            Code.INTERNAL,
+            "the enclave cannot listen on its vsock port",
+            "look for another process of the enclave that is still running",
+        ) from None
 
     def listener_of(front: Front) -> Listener:
         def on_made(transport: asyncio.Transport, too_many: bool) -> _Connection:
