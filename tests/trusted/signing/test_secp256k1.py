@@ -120,6 +120,8 @@ def test_other_libraries_give_the_same_keys_addresses_and_signatures(
             signature = secp256k1.sign(ours, digest)
         theirs = coincurve.PrivateKey(key.to_bytes(32, "big"))
         assert public_key == theirs.public_key.format(compressed=True)
+        full = theirs.public_key.format(compressed=False)
+        assert module.uncompressed(public_key) == full
         assert signature == theirs.sign_recoverable(digest, hasher=None)
         assert module.recover(digest, signature) == public_key
         if round_ < 40:
@@ -192,6 +194,8 @@ def test_what_is_no_public_key_has_no_address(
 ) -> None:
     with pytest.raises(Malformed, match="public key"):
         secp256k1.identity(PublicKey(public_key))
+    with pytest.raises(Malformed, match="public key"):
+        module.uncompressed(PublicKey(public_key))
 
 
 @pytest.mark.parametrize(

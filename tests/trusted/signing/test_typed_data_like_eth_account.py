@@ -110,7 +110,7 @@ def document_of(random: Random) -> dict[str, Any]:
     domain = {name: atom_of(random, DOMAIN[name]) for name in used}
     declared = {"EIP712Domain": [{"name": n, "type": DOMAIN[n]} for n in used]}
     message = {
-        member["name"]: value_of(random, types, member["type"], 5)
+        member["name"]: value_of(random, types, member["type"], 4)
         for member in types[primary]
     }
     return {
