@@ -1,17 +1,18 @@
 """A real node and a real stack. Nothing here skips: what is missing is an error."""
 
 import json
-import os
 import signal
 import socket
 import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+
 from nitrosigner.client.signer_client import SignerClient
 
 HERE = Path(__file__).parent
@@ -61,6 +62,22 @@ def node_url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def mined(rpc: Rpc) -> Callable[[str], dict[str, Any]]:
+    """Sends a raw transaction and returns its receipt, which must say success."""
+
+    def send(raw: str) -> dict[str, Any]:
+        sent = rpc("eth_sendRawTransaction", raw)
+        deadline = time.monotonic() + 10
+        while (receipt := rpc("eth_getTransactionReceipt", sent)) is None:
+            assert time.monotonic() < deadline, "the node does not mine it"
+            time.sleep(0.02)
+        assert receipt["status"] == "0x1", receipt
+        return dict(receipt)
+
+    return send
+
+
+@pytest.fixture(scope="session")
 def rpc(node_url: str) -> Rpc:
     def ask(method: str, *params: Any) -> Any:
         body = json.dumps(
@@ -77,14 +94,13 @@ def rpc(node_url: str) -> Rpc:
     return ask
 
 
-@pytest.fixture(scope="session")
-def ready_line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    data = tmp_path_factory.mktemp("stack") / "data"
+@contextmanager
+def running(data: Path) -> Iterator[dict[str, Any]]:
+    """A local stack on *data*, and its ready line."""
     process = subprocess.Popen(
         [COMMAND, "up", "--data", data, "--port", str(free_port()), "--json"],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ},
     )
     try:
         assert process.stdout is not None
@@ -93,6 +109,29 @@ def ready_line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, A
         yield {**json.loads(line), "data": str(data)}
     finally:
         stop(process, 20)
+        process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def ready_line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    data = tmp_path_factory.mktemp("stack") / "data"
+    with running(data):
+        pass
+    # What an administrator does: edit the manifest, sign it, restart. Transactions
+    # without a chain id are refused unless somebody asks for them like this.
+    payload = data / "manifest.payload.json"
+    manifest = json.loads(payload.read_bytes())
+    manifest["version"] += 1
+    for client in manifest["clients"]:
+        client["unprotected_legacy"] = client["name"] == "default"
+    payload.write_text(json.dumps(manifest))
+    key = data / "administrator/key.pem"
+    command = [COMMAND, "manifest", "sign", payload, "--administrator-key", key]
+    signed = data / "manifest.new.json"
+    subprocess.run([*command, "--output", signed], check=True)
+    signed.replace(data / "manifest.json")
+    with running(data) as line:
+        yield line
 
 
 @pytest.fixture(scope="session")

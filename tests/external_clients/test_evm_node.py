@@ -8,9 +8,11 @@ import rlp
 from eth_account import Account
 from eth_account.typed_transactions.typed_transaction import TypedTransaction
 from hexbytes import HexBytes
+
 from nitrosigner.client.signer_client import SignerClient
 
 Rpc = Callable[..., Any]
+Mined = Callable[[str], dict[str, Any]]
 RECIPIENT = "0xa5D3241A1591061F2a4bB69CA0215F66520E67cf"
 CHAIN = 31337
 GWEI = 10**9
@@ -45,16 +47,9 @@ TRANSACTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def mined(rpc: Rpc, raw: str) -> dict[str, Any]:
-    sent = rpc("eth_sendRawTransaction", raw)
-    receipt: dict[str, Any] = rpc("eth_getTransactionReceipt", sent)
-    assert receipt["status"] == "0x1", receipt
-    return receipt
-
-
 @pytest.mark.parametrize("kind", TRANSACTIONS, ids=lambda k: k.replace(" ", "-"))
 def test_the_node_mines(
-    kind: str, signer: SignerClient, rpc: Rpc, funded_key: tuple[str, str]
+    kind: str, signer: SignerClient, mined: Mined, funded_key: tuple[str, str]
 ) -> None:
     name, address = funded_key
     transaction = {
@@ -65,13 +60,13 @@ def test_the_node_mines(
         **TRANSACTIONS[kind],
     }
     signed = signer.sign_transaction(name, transaction)
-    receipt = mined(rpc, signed.raw)
+    receipt = mined(signed.raw)
     assert receipt["transactionHash"] == signed.hash
     assert receipt["from"] == address.lower() == signed.sender.lower()
 
 
 def test_the_node_mines_a_blob_transaction(
-    signer: SignerClient, rpc: Rpc, funded_key: tuple[str, str]
+    signer: SignerClient, mined: Mined, funded_key: tuple[str, str]
 ) -> None:
     """The sidecar never enters the signer: the sender puts it round the signed body."""
     name, address = funded_key
@@ -97,14 +92,14 @@ def test_the_node_mines_a_blob_transaction(
     ]
     signed = signer.sign_transaction(name, {**fields, "blobVersionedHashes": hashes})
     body = rlp.decode(bytes.fromhex(signed.raw[4:]))
-    receipt = mined(rpc, "0x03" + rlp.encode([body, *sidecar]).hex())
+    receipt = mined("0x03" + rlp.encode([body, *sidecar]).hex())
     assert receipt["transactionHash"] == signed.hash
     assert receipt["from"] == address.lower()
     assert int(receipt["blobGasUsed"], 16) == 131072
 
 
 def test_the_node_mines_a_delegation(
-    signer: SignerClient, rpc: Rpc, funded_key: tuple[str, str]
+    signer: SignerClient, rpc: Rpc, mined: Mined, funded_key: tuple[str, str]
 ) -> None:
     """EIP-7702: one of our keys hands its account to code, another one pays."""
     name, address = funded_key
@@ -134,7 +129,7 @@ def test_the_node_mines_a_delegation(
             ],
         },
     )
-    receipt = mined(rpc, signed.raw)
+    receipt = mined(signed.raw)
     assert receipt["from"] == address.lower()
     code = rpc("eth_getCode", delegating.identity, "latest")
     assert code == "0xef0100" + RECIPIENT[2:].lower()
