@@ -345,15 +345,54 @@ def test_a_serial_number_that_is_not_positive_is_malformed(forge: Any) -> None:
             verify(forged.blob, anchors=[good.anchor], now=forge.now)
 
 
-def test_a_version_1_certificate_is_refused(forge: Any) -> None:
-    # [0] EXPLICIT version 2 (v3) becomes 0 (v1); the signature no longer holds
-    # either, so the leaf is looked at with its issuer's check out of the way.
-    der = forge().chain[-1]
-    start = der.index(bytes.fromhex("a003020102"))
-    version_1 = der[:start] + bytes.fromhex("a003020100") + der[start + 5 :]
-    forged = forge(fields={"certificate": version_1})
-    with pytest.raises((UntrustedDocument, MalformedDocument)):
-        verify(forged.blob, anchors=[forged.anchor], now=forge.now)
+def _element(tag: int, content: bytes) -> bytes:
+    size = 1 if len(content) < 256 else 2
+    assert len(content) > 127
+    return bytes([tag, 0x80 | size]) + len(content).to_bytes(size, "big") + content
+
+
+def _signed_again(tbs: bytes, issuer_key: Any) -> bytes:
+    algorithm = bytes.fromhex("300a06082a8648ce3d040303")
+    signature = issuer_key.sign(tbs, ec.ECDSA(hashes.SHA384()))
+    bits = bytes([0x03, len(signature) + 1, 0]) + signature
+    return _element(0x30, tbs + algorithm + bits)
+
+
+def test_a_serial_number_of_zero_is_malformed(forge: Any) -> None:
+    issuer, leaf = forge(*forge.links[:LEAF]), forge()
+    tbs = x509.load_der_x509_certificate(leaf.chain[-1]).tbs_certificate_bytes
+    _, field, rest = tbs.partition(bytes.fromhex("a003020102"))
+    zero = field + b"\x02\x01\x00" + rest[2 + rest[1] :]
+    certificate = _signed_again(_element(0x30, zero), issuer.leaf_key)
+    fields = {"cabundle": list(issuer.chain), "certificate": certificate}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(MalformedDocument, match="serial number of certificate 4"):
+            verify(forge(fields=fields).blob, anchors=[issuer.anchor], now=forge.now)
+
+
+@pytest.mark.parametrize("version", [3, 1])
+def test_a_certificate_is_of_version_3(forge: Any, version: int) -> None:
+    # Version 1 has no extensions, so whoever reads one might not look at them. The
+    # library makes none: the field is left out and the certificate signed again.
+    issuer, leaf = forge(*forge.links[:LEAF]), forge()
+    certificate = x509.load_der_x509_certificate(leaf.chain[-1])
+    tbs = certificate.tbs_certificate_bytes
+    if version == 1:
+        _, field, rest = tbs.partition(bytes.fromhex("a003020102"))
+        assert field
+        tbs = _element(0x30, rest)
+    forged = forge(
+        fields={
+            "cabundle": list(issuer.chain),
+            "certificate": _signed_again(tbs, issuer.leaf_key),
+        }
+    )
+    if version == 3:
+        verify(forged.blob, anchors=[issuer.anchor], now=forge.now)
+        return
+    with pytest.raises(UntrustedDocument, match="certificate 4 is not of version 3"):
+        verify(forged.blob, anchors=[issuer.anchor], now=forge.now)
 
 
 def anchor_from(der: bytes) -> EmulatedRoot:

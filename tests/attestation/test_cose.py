@@ -16,7 +16,9 @@ MALFORMED = {
     "three parts": ([PROTECTED, {}, b"x"], "array of four"),
     "five parts": ([PROTECTED, {}, b"x", bytes(96), None], "array of four"),
     "a map": ({}, "array of four"),
+    "a map of four": ({1: 1, 2: 2, 3: 3, 4: 4}, "array of four"),
     "bytes": (b"x", "array of four"),
+    "four letters": ("text", "array of four"),
     "another algorithm": ([b"\xa1\x01\x26", {}, b"x", bytes(96)], "not ES384"),
     "two headers": (
         [cbor2.dumps({1: -35, 4: b"k"}), {}, b"x", bytes(96)],

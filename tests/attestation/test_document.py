@@ -23,6 +23,7 @@ MALFORMED = {
     "module_id with a line break": ({"module_id": "i-0\nenc"}, "unprintable"),
     "module_id with an escape": ({"module_id": "\x1b[31m"}, "unprintable"),
     "module_id right to left": ({"module_id": "i\u202e0"}, "unprintable"),
+    "module_id with an accent": ({"module_id": "i-ö"}, "unprintable"),
     "timestamp zero": ({"timestamp": 0}, "timestamp"),
     "timestamp negative": ({"timestamp": -1}, "timestamp"),
     "timestamp text": ({"timestamp": "now"}, "timestamp"),
@@ -94,7 +95,11 @@ def test_optional_fields_may_be_absent_or_null(forge: Any, name: str) -> None:
         {"user_data": bytes(1024), "nonce": bytes(1024), "public_key": bytes(1024)},
         {"pcrs": dict.fromkeys(range(32), b"\x01" * 48)},
         {"module_id": "i" * 256},
+        {"module_id": "i"},
         {"timestamp": 1},
+        {"timestamp": 253402300799999},
+        {"certificate": bytes(1024), "cabundle": [bytes(1024)] * 8},
+        {"certificate": b"c", "cabundle": [b"c"]},
     ],
 )
 def test_the_limits_themselves_are_within_them(forge: Any, fields: Any) -> None:

@@ -42,11 +42,11 @@ def decode(data: bytes, what: str) -> Value:
 
 
 def byte_string(data: bytes) -> bytes:
-    """Return *data* as a CBOR byte string."""
+    """Return *data*, at most 65,535 bytes, as a CBOR byte string."""
     length = len(data)
     if length < 24:
         return bytes([_BYTES << 5 | length]) + data
-    for minor, size in ((24, 1), (25, 2), (26, 4)):
+    for minor, size in ((24, 1), (25, 2)):
         if length < 1 << (8 * size):
             return bytes([_BYTES << 5 | minor]) + length.to_bytes(size, "big") + data
     msg = "longer than any document"
@@ -101,18 +101,17 @@ class _Reader:
             case 3:  # _TEXT
                 return self._text(number)
             case 4:  # _ARRAY
-                self._descend(depth, number)
+                self._descend(depth)
                 return tuple(self.value(depth - 1) for _ in range(number))
             case 5:  # _MAP
-                self._descend(depth, number)
+                self._descend(depth)
                 return self._map(depth, number)
             case _:  # the only simple value that `_head` lets through
                 return None
 
-    def _descend(self, depth: int, items: int) -> None:
-        # The count is checked before anything is taken: an item is a byte at least.
-        if items > len(self._data) - self.at:
-            raise self._refuse("it ends too early")
+    def _descend(self, depth: int) -> None:
+        # A count is a promise that nothing is reserved for: each item that isn't there
+        # is found out when it is read.
         if depth == 0:
             raise self._refuse("it is nested too deeply")
 
