@@ -116,18 +116,13 @@ class UnixVsock:
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._remove_dead(path, port)
-            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            listener.setblocking(False)
-            listener.bind(path)
-            os.chmod(path, 0o600)  # noqa: PTH101 - it is a socket's name, a str
-            listener.listen(BACKLOG)
+            return self._bound(path)
         except OSError as error:
             raise Undecided(
                 Code.INTERNAL,
                 f"the local stand-in of vsock port {port} cannot be listened on",
                 "check that the run folder belongs to you and is writable",
             ) from error
-        return listener
 
     async def connect(self, port: int) -> socket.socket:
         """Connect to the enclave's *port*; while its backlog is full, try again."""
@@ -153,6 +148,18 @@ class UnixVsock:
         """Return True: the folder's mode keeps everyone else out."""
         del peer
         return True
+
+    def _bound(self, path: str) -> socket.socket:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            listener.setblocking(False)
+            listener.bind(path)
+            os.chmod(path, 0o600)  # noqa: PTH101 - it is a socket's name, a str
+            listener.listen(BACKLOG)
+        except BaseException:
+            listener.close()
+            raise
+        return listener
 
     def _path(self, cid: int, port: int) -> str:
         path = str(self._folder / f"{cid}.{port}.sock")
