@@ -8,6 +8,7 @@ import pytest
 from eth_account import Account
 from eth_keys import keys as eth_keys
 
+from nitrosigner.emulator.kms import Fault
 from nitrosigner.trusted.enclave.permit import Permit
 from nitrosigner.verdicts import Malformed, Refused
 from nitrosigner.wire import api, import_wrapping, services
@@ -216,7 +217,7 @@ def test_a_lower_case_address_is_the_same_address(lab: Any, parent: Any) -> None
         (SECRET, ADDRESS, {"algorithm": "rot13"}, "malformed_key"),
     ],
 )
-def test_a_wrap_that_does_not_fit_stores_nothing(
+def test_a_wrap_that_does_not_fit_stores_nothing(  # noqa: PLR0917  # a table
     lab: Any,
     parent: Any,
     secret: bytes,
@@ -387,7 +388,7 @@ def test_a_kms_key_disabled_while_kms_is_asked_does_not_sign(
         await keyring.import_kms(kms_request(lab))
         lab.faults.next(
             "Decrypt",
-            __import__("nitrosigner.emulator.kms", fromlist=["Fault"]).Fault.SLOW,
+            Fault.SLOW,
             seconds=0.3,
         )
         signing = asyncio.create_task(keyring.sign(Permit("k", DIGEST)))
