@@ -12,8 +12,7 @@ The one thing not to get wrong: the scalar lives in wipeable buffers only.
 """
 
 import ctypes
-import threading
-from collections import OrderedDict
+from functools import lru_cache
 from typing import Any, Final, final
 
 from nitrosigner.trusted.signing.algorithms import PublicKey, Signature
@@ -86,8 +85,9 @@ class Bls12381:
                 "install exactly the locked version of ckzg",
             ) from None
         self._blst = loaded
-        self._hashed: OrderedDict[bytes, ctypes.Array[ctypes.c_char]] = OrderedDict()
-        self._lock = threading.Lock()
+        # Half of a signature's cost depends on the signing root alone, which is
+        # public; validators that attest in one slot share it since EIP-7549.
+        self._hashed = lru_cache(MAX_HASHED_ROOTS)(self._hash_to_g2)
 
     @property
     def name(self) -> str:
@@ -140,7 +140,7 @@ class Bls12381:
         """
         if len(message) != ROOT_SIZE:
             raise Malformed(Code.MALFORMED_MESSAGE, "a signing root has 32 bytes")
-        hashed = self._hash_to_g2(message)
+        hashed = self._hashed(message)
         signature = ctypes.create_string_buffer(_G2)
         compressed = ctypes.create_string_buffer(SIGNATURE_SIZE)
         scalar = self._scalar(secret)
@@ -258,21 +258,10 @@ class Bls12381:
         return secret
 
     def _hash_to_g2(self, message: bytes) -> "ctypes.Array[ctypes.c_char]":
-        # Half of a signature's cost depends on the signing root alone, which is
-        # public; validators that attest in one slot share it since EIP-7549.
-        with self._lock:
-            point = self._hashed.get(message)
-            if point is not None:
-                self._hashed.move_to_end(message)
-                return point
         point = ctypes.create_string_buffer(_G2)
         self._blst.blst_hash_to_g2(
             point, message, len(message), CIPHERSUITE, len(CIPHERSUITE), None, 0
         )
-        with self._lock:
-            self._hashed[message] = point
-            while len(self._hashed) > MAX_HASHED_ROOTS:
-                self._hashed.popitem(last=False)
         return point
 
     def _affine_public_key(self, public_key: bytes) -> "ctypes.Array[ctypes.c_char]":
