@@ -70,8 +70,8 @@ def test_a_cached_hash_gives_the_same_signature(bls: Bls12381) -> None:
 
 
 def test_the_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    bls = Bls12381(ckzg.__file__)
     monkeypatch.setattr(bls12_381, "MAX_HASHED_ROOTS", 4)
+    bls = Bls12381(ckzg.__file__)
     for n in range(10):
         bls.sign(secret(5), n.to_bytes(32, "big"))
     assert bls._hashed.cache_info().currsize == 4
