@@ -22,11 +22,21 @@ _LABEL: Final = "nitrosigner/import/1"
 PUBLIC_KEY_SIZE: Final = 32
 """Bytes of the raw X25519 key in the attestation document's `public_key`."""
 MAX_WRAPPED: Final = 512
+"""Bytes of a wrapped key: 32 of the encapsulated one, 16 of the tag, and the secret."""
 
 
 def import_info(*, deployment: str, name: str, algorithm: str, identity: str) -> bytes:
-    """Return the HPKE `info` for one import. *identity* is the expected address."""
-    return f"{_LABEL}\0{deployment}\0{name}\0{algorithm}\0{identity}".encode()
+    """
+    Return the HPKE `info` for one import. *identity* is the expected address.
+
+    Raises:
+        ValueError: A part holds the separator: two imports could share one `info`.
+    """
+    parts = (_LABEL, deployment, name, algorithm, identity)
+    if any("\0" in part for part in parts):
+        msg = "a name holds a zero byte"
+        raise ValueError(msg)
+    return "\0".join(parts).encode()
 
 
 def wrap(secret: bytes | bytearray, public_key: bytes, info: bytes) -> bytes:
@@ -42,7 +52,10 @@ def wrap(secret: bytes | bytearray, public_key: bytes, info: bytes) -> bytes:
 
 def unwrap(wrapped: bytes, private_key: X25519PrivateKey, info: bytes) -> bytes:
     """
-    Decrypt what `wrap` made with the same *info*. The caller wipes the result.
+    Decrypt what `wrap` made with the same *info*.
+
+    HPKE gives the secret as `bytes`. The caller moves it into a buffer at once and
+    wipes both, as far as the interpreter lets it.
 
     Raises:
         ValueError: It was not made for this key, or not with this *info*.

@@ -12,6 +12,9 @@ What is not allowed here is refused: there are no defaults that permit.
 import base64
 import fnmatch
 import hashlib
+import ipaddress
+import json
+import re
 from enum import StrEnum, unique
 from typing import Annotated, Final
 
@@ -35,6 +38,15 @@ Slug = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}\Z")]
 Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Amount = Annotated[str, msgspec.Meta(pattern=r"^(0|[1-9][0-9]{0,77})\Z")]
 """Wei as a decimal string: JSON numbers lose precision in other languages."""
+KeyPattern = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9._*?-]{1,64}\Z")]
+"""Only `*` and `?` are wild: brackets, which `fnmatch` knows too, match nobody's
+expectation."""
+Address = Annotated[str, msgspec.Meta(pattern=r"^0x[0-9a-fA-F]{40}\Z")]
+_DNS_NAME: Final = re.compile(
+    r"(?=.{1,253}\Z)(\*\.)?([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)*"
+    r"[A-Za-z]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\Z"
+)
+"""The last label begins with a letter, so that a mistyped IP address is no name."""
 
 
 @unique
@@ -87,7 +99,7 @@ class ClientLimits(_Part, frozen=True, kw_only=True):
     max_value_wei: Amount | None = None
     max_fee_wei: Amount | None = None
     """Of gas limit × fee cap, blob gas included."""
-    destinations: list[str] | None = None
+    destinations: list[Address] | None = None
     """The only addresses that `to` may name, any case. Forbids contract creation."""
 
 
@@ -100,7 +112,7 @@ class Client(_Part, frozen=True, kw_only=True):
     token_sha256: list[Digest] = []
     """Of bearer tokens of at least 256 random bits."""
     operations: list[Operation]
-    keys: list[str]
+    keys: list[KeyPattern]
     """Key names; `*` and `?` match as in file names."""
     networks: list[Slug] | None = None
     """Absent: every network of the manifest."""
@@ -127,8 +139,8 @@ class Manifest(
     aws: Aws
     networks: Annotated[list[Network], msgspec.Meta(min_length=1)]
     clients: list[Client]
-    tls_names: Annotated[list[str], msgspec.Meta(max_length=32)] = msgspec.field(
-        default_factory=lambda: ["localhost", "127.0.0.1"]
+    tls_names: Annotated[list[str], msgspec.Meta(min_length=1, max_length=32)] = (
+        msgspec.field(default_factory=lambda: ["localhost", "127.0.0.1"])
     )
     """DNS names and IP addresses that the server certificate is made out to."""
     deleted_keys_kept_days: Annotated[int, msgspec.Meta(ge=7, le=365)] = 30
@@ -196,6 +208,7 @@ def accept(data: bytes) -> AcceptedManifest:
         )
     try:
         signed = msgspec.json.decode(data, type=SignedManifest)
+        _refuse_repeated_names(data)
         public_key = Ed25519PublicKey.from_public_bytes(signed.administrator)
     except ValueError as error:
         raise Malformed(
@@ -226,6 +239,7 @@ def parse(payload: bytes) -> Manifest:
     """
     try:
         manifest = msgspec.json.decode(payload, type=Manifest)
+        _refuse_repeated_names(payload)
     except ValueError as error:
         # msgspec names the field and the expected type, never the whole input.
         raise Malformed(Code.MALFORMED_MANIFEST, f"manifest: {error}") from error
@@ -233,11 +247,39 @@ def parse(payload: bytes) -> Manifest:
     return manifest
 
 
+def _refuse_repeated_names(data: bytes) -> None:
+    """
+    Raise ValueError if an object of *data* has a name twice.
+
+    JSON readers differ in which of the two they take, so what a person or another tool
+    read before signing might not be what we take. *data* was decoded by its type
+    before: it is no deeper than that.
+    """
+
+    def once(pairs: list[tuple[str, object]]) -> None:
+        names = [name for name, _ in pairs]
+        if len(set(names)) != len(names):
+            msg = "a field stands twice in one object"
+            raise ValueError(msg)
+
+    json.loads(data, object_pairs_hook=once)
+
+
+def _is_tls_name(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return _DNS_NAME.match(name) is not None
+    return True
+
+
 def _check_consistency(manifest: Manifest) -> None:
     def need(condition: bool, sentence: str) -> None:
         if not condition:
             raise Malformed(Code.MALFORMED_MANIFEST, f"manifest: {sentence}")
 
+    for name in manifest.tls_names:
+        need(_is_tls_name(name), "a TLS name is neither a DNS name nor an address")
     arn_region = manifest.aws.kms_key_arn.split(":")[3]
     need(arn_region == manifest.aws.region, "the KMS key is in another region")
     names = [client.name for client in manifest.clients]
@@ -256,18 +298,17 @@ def _check_consistency(manifest: Manifest) -> None:
             need(network in networks, f"client {client.name} names an unknown network")
         for pem in client.certificates:
             try:
-                certificate = x509.load_pem_x509_certificate(pem.encode())
+                found = x509.load_pem_x509_certificates(pem.encode())
             except ValueError:
-                need(False, f"a certificate of client {client.name} is not PEM")
-            else:
-                der = certificate.public_bytes(serialization.Encoding.DER)
-                credentials.append(hashlib.sha256(der).hexdigest())
-        credentials += client.token_sha256
-        for address in client.limits.destinations or []:
+                found = []
+            # A second one in the same text would be trusted by whoever loads it all.
             need(
-                len(address) == 42 and address.startswith("0x"),
-                f"a destination of client {client.name} is no address",
+                len(found) == 1,
+                f"each certificate of client {client.name} is one PEM certificate",
             )
+            der = found[0].public_bytes(serialization.Encoding.DER)
+            credentials.append(hashlib.sha256(der).hexdigest())
+        credentials += client.token_sha256
     need(len(set(credentials)) == len(credentials), "two clients share a credential")
     for pem in manifest.aws.kms_certificate_authorities:
         try:

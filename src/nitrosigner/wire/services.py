@@ -168,6 +168,9 @@ class Credentials(_Message, frozen=True, tag="role"):
     session_token: str
     expires: int
 
+    def __repr__(self) -> str:
+        return f"<Credentials of {self.access_key_id}, not shown>"
+
 
 class Done(_Message, frozen=True, tag="done"):
     """Accepted and, where the request says so, durable."""

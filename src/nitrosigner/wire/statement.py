@@ -9,6 +9,8 @@ from typing import Final
 
 import msgspec
 
+from nitrosigner.wire.manifest import Digest
+
 MAX_STATEMENT: Final = 512
 """Bytes of user_data that every version of the NSM's limits allows."""
 
@@ -19,12 +21,12 @@ class Statement(
     """All digests are SHA-256 in lower-case hex."""
 
     deployment: str
-    manifest: str
+    manifest: Digest
     """Of the manifest's signed payload."""
     manifest_version: int
-    administrator: str
+    administrator: Digest
     """Of the administrator's raw Ed25519 public key: its fingerprint."""
-    tls: str
+    tls: Digest
     """Of the DER server certificate that the TLS listener presents."""
 
 
@@ -33,8 +35,17 @@ _decoder = msgspec.json.Decoder(Statement)
 
 
 def encode(statement: Statement) -> bytes:
-    """Return *statement* as user_data, at most `MAX_STATEMENT` bytes."""
-    return _encoder.encode(statement)
+    """
+    Return *statement* as user_data.
+
+    Raises:
+        ValueError: It is longer than `MAX_STATEMENT`; no verifier would read it.
+    """
+    user_data = _encoder.encode(statement)
+    if len(user_data) > MAX_STATEMENT:
+        msg = "the statement does not fit in user_data"
+        raise ValueError(msg)
+    return user_data
 
 
 def decode(user_data: bytes) -> Statement:

@@ -1,0 +1,134 @@
+"""Messages between enclave and parent: bounded, closed, and the same on both sides."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nitrosigner.verdicts import Malformed
+from nitrosigner.wire import frames, services
+from nitrosigner.wire.services import (
+    Absent,
+    AppendAudit,
+    Conflict,
+    Credentials,
+    Done,
+    Failed,
+    Found,
+    GetCredentials,
+    GetRecord,
+    ListRecords,
+    Page,
+    PutRecord,
+    RemoveRecord,
+    ReportState,
+    Stored,
+    StoredRecord,
+)
+
+REQUESTS = [
+    GetRecord("keys", "a"),
+    ListRecords("keys", "", 1),
+    PutRecord("keys", "a", 0, b"x"),
+    RemoveRecord("keys", "a", 1),
+    GetCredentials(),
+    AppendAudit([b"{}"]),
+    ReportState("kms", "kms_refused", "no", "why"),
+]
+ANSWERS = [
+    Found(StoredRecord("a", 1, b"x")),
+    Absent(),
+    Page([StoredRecord("a", 1, b"x")], True),
+    Stored(0),
+    Conflict(0),
+    Credentials("A", "B", "C", 5),
+    Done(),
+    Failed("internal", "no"),
+]
+
+
+@pytest.mark.parametrize("request_", REQUESTS)
+def test_a_request_is_read_as_it_was_written(request_: Any) -> None:
+    assert services.decode_request(services.encode(request_)) == request_
+    services.check(request_)
+    with pytest.raises(ValueError):
+        services.decode_answer(services.encode(request_))
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_an_answer_is_read_as_it_was_written(answer: Any) -> None:
+    assert services.decode_answer(services.encode(answer)) == answer
+    with pytest.raises(ValueError):
+        services.decode_request(services.encode(answer))
+
+
+@pytest.mark.parametrize("message", [*REQUESTS, *ANSWERS])
+def test_cut_off_or_prolonged_messages_are_refused(message: Any) -> None:
+    whole = services.encode(message)
+    for read in (services.decode_request, services.decode_answer):
+        for cut in range(len(whole)):
+            with pytest.raises(ValueError):
+                read(whole[:cut])
+        with pytest.raises(ValueError):
+            read(whole + b"\0")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Found(StoredRecord("a", 0, b"x")),
+        Found(StoredRecord("a", 1, b"")),
+        Found(StoredRecord("a", 1, bytes(services.MAX_RECORD + 1))),
+        Found(StoredRecord("a" * 129, 1, b"x")),
+        Found(StoredRecord("a", services.MAX_VERSION + 1, b"x")),
+        Page([StoredRecord("a", 1, b"x")] * 501, False),
+        Stored(-1),
+        Conflict(1 << 60),
+        Failed("internal", "x" * 513),
+    ],
+)
+def test_an_answer_beyond_its_limits_is_refused(answer: Any) -> None:
+    with pytest.raises(ValueError):
+        services.decode_answer(services.encode(answer))
+
+
+@given(st.binary(max_size=400))
+def test_any_bytes_are_a_message_or_an_error(data: bytes) -> None:
+    for read in (services.decode_request, services.decode_answer):
+        try:
+            message = read(data)
+        except ValueError:
+            continue
+        assert read(services.encode(message)) == message
+
+
+def test_every_request_within_its_limits_fits_in_a_frame() -> None:
+    size = services.MAX_AUDIT_BATCH_BYTES // services.MAX_AUDIT_BATCH
+    for request in (
+        PutRecord("manifest", "n" * 128, services.MAX_VERSION, bytes(64 * 1024)),
+        AppendAudit([b"x" * size] * services.MAX_AUDIT_BATCH),
+    ):
+        services.check(request)
+        assert len(services.encode(request)) <= frames.MAX_PAYLOAD
+
+
+def test_an_audit_batch_that_would_not_fit_in_a_frame_is_malformed() -> None:
+    with pytest.raises(Malformed, match="batch"):
+        services.check(AppendAudit([b"x" * 4096] * 200))
+
+
+@pytest.mark.parametrize("name", ["a", "A", "0x9f", "a.b_c-d", "current", "a" * 128])
+def test_names_that_every_store_can_hold(name: str) -> None:
+    services.check_name(name)
+
+
+@pytest.mark.parametrize("name", ["", "-a", ".", "a/b", "a\n", "é", "a" * 129, "a\0"])
+def test_names_that_some_store_cannot_hold(name: str) -> None:
+    with pytest.raises(Malformed, match="name"):
+        services.check_name(name)
+
+
+def test_secrets_of_credentials_are_not_shown() -> None:
+    shown = repr(Credentials("ASIA", "CANARY-secret", "CANARY-token", 5))
+    assert "CANARY" not in shown
