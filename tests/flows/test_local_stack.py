@@ -157,3 +157,38 @@ def test_a_stack_survives_a_restart_and_a_kill_of_its_supervisor(
     assert second.stop() == 0
     assert not any(map(alive, pids))
     assert not (second.folder.path / "run").exists()
+
+
+def test_a_folder_with_somebodys_files_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    tmp_path.chmod(0o755)
+    done = subprocess.run(
+        [*UP, "--data", str(tmp_path), "--port", "0"],
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "something else" in json.loads(done.stdout)["error"]["message"]
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
+    assert os.listdir(tmp_path) == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stack_that_is_stopped_while_it_starts_leaves_nothing_running(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    data = tmp_path / "data"
+    with subprocess.Popen(
+        [*UP, "--data", str(data), "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        wait_until((data / "kms" / "kms.db").exists, "the emulated KMS has started")
+        started = children(process.pid)
+        process.send_signal(number)
+        assert process.wait(20) == 0
+        assert process.stdout is not None
+        assert process.stdout.read() == b""
+    assert started
+    wait_until(lambda: not any(map(alive, started)), "nothing is left running")

@@ -17,6 +17,7 @@ from typing import Final
 
 from nitrosigner.verdicts import Code, Refused
 
+_LOCK: Final = "lock"
 PRIVATE_FILE: Final = 0o600
 PRIVATE_FOLDER: Final = 0o700
 
@@ -91,6 +92,12 @@ class DataFolder:
     def stack(self) -> Path:
         """What the ready line said."""
         return self.path / "stack.json"
+
+
+def is_ours(folder: DataFolder) -> bool:
+    """Return whether nothing but a local stack's files lie in an existing folder."""
+    names = {path.name for path in folder.path.iterdir()}
+    return _LOCK in names or names <= {folder.logs.name}
 
 
 def make_private(folder: Path) -> None:
@@ -183,7 +190,7 @@ def locked(folder: DataFolder) -> Iterator[None]:
     Raises:
         Refused: Another local stack runs on it.
     """
-    path = folder.path / "lock"
+    path = folder.path / _LOCK
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
     descriptor = os.open(path, flags, PRIVATE_FILE)
     try:

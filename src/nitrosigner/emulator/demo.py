@@ -18,6 +18,7 @@ from rich.console import Console
 from nitrosigner.emulator.demo_attacks import Attacks
 from nitrosigner.emulator.demo_steps import Script, Step, StepFailed
 from nitrosigner.emulator.demo_wallet import Signed, Wallet
+from nitrosigner.emulator.local_stack import StackFailed
 from nitrosigner.emulator.running_stack import RunningStack
 
 STEPS: Final = 12
@@ -35,8 +36,18 @@ class Shown(msgspec.Struct, kw_only=True):
 
 
 def show(data: Path | None, *, as_json: bool) -> int:
-    """Run the demo in *data*, or in a temporary folder; return the exit code."""
+    """
+    Run the demo in *data*, or in a temporary folder; return the exit code.
+
+    Raises:
+        StackFailed: There is something in *data*.
+    """
     if data is not None:
+        if data.exists() and any(data.iterdir()):
+            raise StackFailed(
+                f"{data} is not empty",
+                "the demo makes a stack of its own: name a folder that is not there",
+            )
         return _show(data, as_json=as_json)
     with tempfile.TemporaryDirectory(prefix="nitrosigner-demo-") as temporary:
         return _show(Path(temporary) / "data", as_json=as_json)

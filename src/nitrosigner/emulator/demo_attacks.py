@@ -20,6 +20,7 @@ from typing import Any, Final, final
 from nitrosigner.client.signer_client import SignerClient
 from nitrosigner.emulator.demo_steps import Script, need
 from nitrosigner.emulator.running_stack import RunningStack, wait_until
+from nitrosigner.emulator.stack_programs import IMAGE_SOURCE
 from nitrosigner.emulator.supervisor import tethered
 from nitrosigner.emulator.vsock import socket_path
 from nitrosigner.image import contents
@@ -41,6 +42,7 @@ class Attacks:
         self._script = script
         self._stack = stack
         self._client = SignerClient.from_data(stack.folder.path)
+        self._run = Path(stack.ready.run)
 
     def swapped_record(self) -> None:
         """Step: the parent puts another key's record in a key's place."""
@@ -77,7 +79,8 @@ class Attacks:
         ) as lines:
             with tempfile.TemporaryDirectory(prefix="nitrosigner-") as temporary:
                 tree = Path(temporary) / "tree"
-                contents.gather_source(contents.source_root(), tree)
+                real = self._run / IMAGE_SOURCE
+                contents.gather_source(real, tree)
                 _change_one_byte(tree / _ALTERED_FILE)
                 pcr0 = emulated_pcr0(tree).hex()
                 lines.append(f"measured {self._stack.ready.pcr0} before (EMULATED)")
@@ -145,11 +148,10 @@ class Attacks:
     @contextlib.contextmanager
     def _launched(self, tree: Path, run: Path) -> Iterator[None]:
         """Run the enclave of *tree* beside the real one, with the same parent."""
-        real_run = Path(self._stack.now().run)
         for port in (SERVICES_PORT, EGRESS_PORT):
             link = socket_path(run, PARENT_CID, port)
             link.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            link.symlink_to(socket_path(real_run, PARENT_CID, port))
+            link.symlink_to(socket_path(self._run, PARENT_CID, port))
         command = (
             *(sys.executable, "-I", "-m", "nitrosigner.emulator.hypervisor"),
             *("--data", str(self._stack.folder.path), "--run", str(run)),

@@ -251,6 +251,7 @@ class Wallet:
             ) as lines,
             running_node(find_anvil()) as node,
         ):
+            self.verify()  # the attacks restarted it: another certificate
             sender = self.client.key("treasury").identity
             node("anvil_setBalance", sender, hex(10**18))
             signed = self.client.sign_transaction(

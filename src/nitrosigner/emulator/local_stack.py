@@ -24,7 +24,13 @@ from nitrosigner.attestation.trust_anchors import EmulatedRoot
 from nitrosigner.client import verification
 from nitrosigner.client.signer_client import SignerClient
 from nitrosigner.emulator import kms_rollout, stack_programs
-from nitrosigner.emulator.data_folder import DataFolder, locked, make_private, replace
+from nitrosigner.emulator.data_folder import (
+    DataFolder,
+    is_ours,
+    locked,
+    make_private,
+    replace,
+)
 from nitrosigner.emulator.first_run import (
     REGION,
     Identities,
@@ -140,6 +146,12 @@ async def run(options: Options, announce: Announcements) -> None:
 
 def _make_data_folder(folder: DataFolder) -> None:
     try:
+        # It is closed to others below. Somebody's home is not ours to close.
+        if folder.path.exists() and not is_ours(folder):
+            raise StackFailed(
+                f"there is something else in {folder.path}",
+                "choose a folder that is empty or not there with --data",
+            )
         make_private(folder.path)
     except OSError as error:
         raise StackFailed(

@@ -34,6 +34,8 @@ AUDIT_ROTATE_BYTES: Final = 64 << 20
 DRAIN_SECONDS: Final = 1.0
 """Given to requests under way when the stack is stopped."""
 VERSION: Final = nitrosigner.__version__
+IMAGE_SOURCE: Final = "source"
+"""In the run folder: the copy of the trusted source that is measured and run."""
 KMS_HOST: Final = f"kms.{REGION}.amazonaws.com"
 """What the enclave connects to; its certificate must name it."""
 
@@ -54,7 +56,7 @@ class Places:
     @property
     def image_source(self) -> Path:
         """The copy of the trusted source that is measured and run."""
-        return self.run / "source"
+        return self.run / IMAGE_SOURCE
 
     @property
     def principals(self) -> Path:
