@@ -35,6 +35,7 @@ class ResponseReader:
     def __init__(self) -> None:
         self._callbacks = _Callbacks()
         self._parser = httptools.HttpResponseParser(self._callbacks)
+        self._callbacks.parser = self._parser
         self._taken = 0
         self.response: HttpResponse | None = None
 
@@ -65,7 +66,7 @@ class ResponseReader:
             self.response = HttpResponse(
                 status=self._parser.get_status_code(),
                 body=bytes(self._callbacks.body),
-                keep_alive=self._parser.should_keep_alive(),
+                keep_alive=self._callbacks.keep_alive,
             )
 
 
@@ -77,6 +78,8 @@ class _Callbacks:
         self.headers = 0
         self.body = bytearray()
         self.complete = False
+        self.keep_alive = False
+        self.parser: httptools.HttpResponseParser | None = None
 
     def on_message_begin(self) -> None:
         self.messages += 1
@@ -89,3 +92,6 @@ class _Callbacks:
 
     def on_message_complete(self) -> None:
         self.complete = True
+        # Only in here: the parser forgets it once the message is over.
+        if self.parser is not None:
+            self.keep_alive = self.parser.should_keep_alive()
