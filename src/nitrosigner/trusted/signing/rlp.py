@@ -86,7 +86,7 @@ def _decode(data: bytes, start: int, limit: int, depth: int) -> tuple[Item, int]
     base = 0x80 if first < 0xC0 else 0xC0
     begin, size = start + 1, first - base
     if size > _SHORT:
-        begin, size = _long_size(data, begin, size - _SHORT, limit)
+        begin, size = _long_size(data, begin, size - _SHORT)
     end = begin + size
     if end > limit:
         raise _malformed("is cut short")
@@ -103,10 +103,10 @@ def _decode(data: bytes, start: int, limit: int, depth: int) -> tuple[Item, int]
     return items, end
 
 
-def _long_size(data: bytes, begin: int, width: int, limit: int) -> tuple[int, int]:
+def _long_size(data: bytes, begin: int, width: int) -> tuple[int, int]:
     """Return where the content begins and its size, written in *width* bytes."""
     written = data[begin : begin + width]
-    if len(written) < width or begin + width > limit:
+    if len(written) < width:
         raise _malformed("is cut short")
     size = int.from_bytes(written, "big")
     if written[0] == 0 or size <= _SHORT:
