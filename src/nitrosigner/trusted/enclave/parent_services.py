@@ -57,6 +57,7 @@ class ParentServices:
         self._connecting = asyncio.Lock()
         self._pause = 0.0
         self._not_before = 0.0
+        self._closed = False
         self.healthy = False
         """Whether the last use of the store went well."""
 
@@ -161,10 +162,9 @@ class ParentServices:
         )
 
     def close(self) -> None:
-        """Close the connection; what is under way becomes undecided."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        """Close for good; what is under way or comes later is undecided."""
+        self._closed = True
+        self._drop()
 
     # --- how ---
 
@@ -209,10 +209,15 @@ class ParentServices:
         return answer
 
     async def _connected(self) -> ParentConnection:
+        held = self._connection
+        if held is not None and not held.closed:
+            return held
         async with self._connecting:
             held = self._connection
             if held is not None and not held.closed:
                 return held
+            if self._closed:
+                raise NoAnswer
             now = self._clock.monotonic()
             if now < self._not_before:
                 raise NoAnswer
@@ -226,8 +231,13 @@ class ParentServices:
             self._not_before = 0.0
             return self._connection
 
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
     def _nonsense(self, code: Code = Code.STORAGE_UNAVAILABLE) -> Undecided:
-        self.close()
+        self._drop()
         if code is Code.STORAGE_UNAVAILABLE:
             self.healthy = False
         return Undecided(
