@@ -87,11 +87,12 @@ def test_a_kernels_vsock_listens_once_or_says_what_is_missing() -> None:
     vsock = KernelVsock(16)
     port = 700_000 + os.getpid()
     try:
-        first = vsock.listen(port)
-    except Undecided as verdict:
-        assert "no vsock" in verdict.message
-        assert verdict.hint
+        socket.socket(socket.AF_VSOCK).close()
+    except OSError:
+        with pytest.raises(Undecided, match="no vsock"):
+            vsock.listen(port)
         return
+    first = vsock.listen(port)
     with pytest.raises(Undecided, match="cannot be listened on"):
         vsock.listen(port)
     first.close()
