@@ -99,6 +99,7 @@ TOKENS: Final = (
     b"null",
     b"1e9",
     b"\\u",
+    b"  ",
 )
 
 

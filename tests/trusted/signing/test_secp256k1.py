@@ -213,6 +213,15 @@ def test_a_signature_that_nobody_made_recovers_nobody(signature: bytes) -> None:
         module.recover(bytes(32), signature)
 
 
+@pytest.mark.parametrize("parity", [2, 3, 4, 27, 28, 255])
+def test_a_parity_that_ethereum_cannot_write_recovers_nobody(parity: int) -> None:
+    # The library itself takes 2 and 3, for an r that has passed the order.
+    for r in range(1, 20):
+        signature = r.to_bytes(32, "big") + (1).to_bytes(32, "big") + bytes([parity])
+        with pytest.raises(Malformed, match="no key"):
+            module.recover(bytes(32), signature)
+
+
 def test_the_known_answers_are_known() -> None:
     module.known_answers()
 

@@ -224,6 +224,12 @@ def test_what_is_out_of_bounds_is_refused(fields: dict[str, Any], message: str) 
     assert refusal(SOURCE_DOCUMENTS | fields).message == message
 
 
+@pytest.mark.parametrize("fee", [-1, str(2**256)])
+def test_a_fee_for_blobs_has_bounds_too(fee: object) -> None:
+    message = refusal(BLOB | {"maxFeePerBlobGas": fee}).message
+    assert message == "maxFeePerBlobGas is out of range"
+
+
 def test_the_bounds_themselves_are_inside() -> None:
     parse(
         SOURCE_DOCUMENTS

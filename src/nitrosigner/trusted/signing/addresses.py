@@ -45,7 +45,7 @@ def parse(
     if type(text) is str and len(text) == _TEXT_SIZE and text[:2] == "0x":
         digits = text[2:]
         # fromhex takes spaces between bytes, so its success alone proves nothing.
-        if digits.isascii() and digits.isalnum():
+        if digits.isalnum():
             try:
                 address = bytes.fromhex(digits)
             except ValueError:
