@@ -124,6 +124,7 @@ class FakeSigner:
     manifest: str = MANIFEST
     tls_digest: str | None = None
     user_data: bytes | None = None
+    public_key: bytes | None = None
     replayed: bytes | None = None
     named_authority: bytes | None = None
     health: dict[str, Any] = field(default_factory=dict)
@@ -191,7 +192,8 @@ class FakeSigner:
             tls=self.tls_digest or hashlib.sha256(der).hexdigest(),
         )
         return nsm.attest(
-            public_key=self.import_key.public_key().public_bytes_raw(),
+            public_key=self.public_key
+            or self.import_key.public_key().public_bytes_raw(),
             user_data=self.user_data or statements.encode(statement),
             nonce=nonce,
         )

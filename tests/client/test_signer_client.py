@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 from eth_account import Account
 
 from nitrosigner.client.signer_client import SignerClient
@@ -354,3 +355,24 @@ def test_a_token_never_prints(signer: Any, fakes: Any) -> None:
     with SignerClient(signer.url, ca=signer.ca_file, token=fakes.TOKEN) as client:
         shown = repr(client) + repr(vars(client)) + repr(vars(client.transport))
     assert fakes.TOKEN not in shown
+
+
+def test_an_encrypted_key_is_named_and_nobody_is_asked_for_its_password(
+    signer: Any, tmp_path: Path
+) -> None:
+    encrypted = tmp_path / "encrypted.pem"
+    encrypted.write_bytes(
+        signer.client.key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"password"),
+        )
+    )
+    with pytest.raises(Malformed) as verdict:
+        SignerClient(
+            signer.url,
+            ca=signer.ca_file,
+            certificate=signer.cert_file,
+            key=encrypted,
+        )
+    assert "encrypted" in verdict.value.message

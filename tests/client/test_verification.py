@@ -167,3 +167,14 @@ def test_the_authority_is_taken_only_if_it_issued_the_attested_certificate(
         signer.named_authority = wrong
         with pytest.raises(Refused):
             attested_authority(stranger, proof)
+
+
+@pytest.mark.parametrize("public_key", [b"x", b"x" * 33])
+def test_a_document_without_an_import_key_is_refused(
+    stranger: SignerClient, signer: Any, check: Check, public_key: bytes
+) -> None:
+    signer.public_key = public_key
+    with pytest.raises(Refused) as refusal:
+        check(stranger)
+    assert "import key" in refusal.value.message
+    assert not stranger.transport.trusted

@@ -204,9 +204,14 @@ def delete(
 def restore(
     connection: Connection, key: str | None, named: str | None, current: int | None
 ) -> None:
-    """Bring a deleted key back."""
+    """Bring a deleted key back, disabled."""
     with connection.client() as client:
-        _show(connection, client.restore_key(_key(key, named), current))
+        restored = client.restore_key(_key(key, named), current)
+    if restored.state == "disabled":
+        connection.output.say(
+            f"{restored.name} signs again after: nitrosigner keys enable {restored.name}"
+        )
+    _show(connection, restored)
 
 
 @keys.command("rotate-vault")

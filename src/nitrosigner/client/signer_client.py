@@ -155,7 +155,7 @@ class SignerClient:
         return self._change(key, "delete", version)
 
     def restore_key(self, key: str, version: int | None = None) -> api.KeyDescription:
-        """Bring a deleted key back, disabled or enabled as the signer has it."""
+        """Bring a deleted key back, disabled: `enable_key` lets it sign again."""
         return self._change(key, "restore", version)
 
     def rotate_vault(self) -> api.Rotated:
