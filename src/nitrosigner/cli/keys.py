@@ -209,7 +209,7 @@ def restore(
         restored = client.restore_key(_key(key, named), current)
     if restored.state == "disabled":
         connection.output.say(
-            f"{restored.name} signs again after: nitrosigner keys enable {restored.name}"
+            f"it signs again after: nitrosigner keys enable {restored.name}"
         )
     _show(connection, restored)
 
