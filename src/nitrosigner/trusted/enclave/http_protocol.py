@@ -90,6 +90,7 @@ class HttpProtocol(asyncio.Protocol):
         self._queue: deque[Request] = deque()
         self._busy = False
         self._paused = False
+        self._holding = False
         self._last = False
         self._drained = 0
         self._state = _State.OPEN
@@ -130,6 +131,7 @@ class HttpProtocol(asyncio.Protocol):
         self._reader.feed(data)
         if self._reader.refused is not None or self._queue:
             if self._busy or self._queue:
+                self._holding = True
                 self._transport.pause_reading()
             else:
                 self._answer_refusal()
@@ -222,7 +224,7 @@ class HttpProtocol(asyncio.Protocol):
             return
         if not self._paused:
             self._restart_deadline()
-        if self._queue or self._reader.refused is not None:
+        if self._holding:
             # Not from within the answer before: the stack would grow with the queue.
             asyncio.get_running_loop().call_soon(self._next)
         else:
@@ -236,6 +238,7 @@ class HttpProtocol(asyncio.Protocol):
         elif self._reader.refused is not None:
             self._answer_refusal()
         else:
+            self._holding = False
             self._transport.resume_reading()
             self._say_continue()
 

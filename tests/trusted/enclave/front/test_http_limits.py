@@ -2,11 +2,11 @@
 The stream of bytes itself: too much, too slow, ambiguous. All refused, all bounded.
 """
 
-from typing import Any
 import json
 import socket
 import ssl
 import time
+from typing import Any
 
 import pytest
 

@@ -1,10 +1,10 @@
 """Who is served, and who is not."""
 
-from typing import Any
 import base64
 import hashlib
 import json
 import ssl
+from typing import Any
 
 import pytest
 

@@ -100,7 +100,7 @@ async def _batch(call: Call, body: bytes) -> Response:
                 result = await result
             answers.append(_success(rpc_id, result))
         except msgspec.ValidationError:
-            answers.append(_error(None, _no_request()))
+            answers.append(_error_object(None, INVALID_REQUEST, _no_request()))
         except Verdict as verdict:
             for facts in call.facts[before:]:
                 settle(facts, verdict)
