@@ -79,10 +79,11 @@ REQUESTS = [
 ]
 
 
-@pytest.mark.parametrize(("method", "path", "body", "options"), REQUESTS)
+@pytest.mark.parametrize("request_sent", REQUESTS)
 def test_what_a_caller_sends_is_in_no_log_and_no_event(
-    front: Any, method: Any, path: Any, body: Any, options: Any, capfd: Any, caplog: Any
+    front: Any, request_sent: Any, capfd: Any, caplog: Any
 ) -> None:
+    method, path, body, options = request_sent
     caplog.set_level(0)
     front.ask(method, path, body, **options)
     front.ask(method, path, body, **options)

@@ -42,7 +42,9 @@ class Transport(asyncio.Transport):
     def resume_reading(self) -> None:
         self.reading = True
 
-    def set_write_buffer_limits(self, high=None, low=None) -> None:
+    def set_write_buffer_limits(
+        self, high: int | None = None, low: int | None = None
+    ) -> None:
         pass
 
 
@@ -177,8 +179,8 @@ def test_any_stream_gets_only_well_formed_answers(
 @settings(max_examples=100, deadline=None)
 @given(pieces=STREAM, cut=st.integers(1, 50))
 def test_how_the_stream_is_cut_changes_nothing(pieces: list[bytes], cut: int) -> None:
-    whole, first = asyncio.run(drive(pieces, 1 << 20, later=False))
-    cut_up, second = asyncio.run(drive(pieces, cut, later=False))
+    _, first = asyncio.run(drive(pieces, 1 << 20, later=False))
+    _, second = asyncio.run(drive(pieces, cut, later=False))
     assert [request.path for request in first.served] == [
         request.path for request in second.served
     ]

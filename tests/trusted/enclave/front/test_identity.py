@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import socket
 import ssl
 from typing import Any
 
@@ -209,12 +210,10 @@ def test_a_connection_can_carry_several_clients_one_after_the_other(front: Any) 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
 def test_old_versions_of_tls_are_refused(front: Any, version: Any) -> None:
     context = front.context("default")
-    with pytest.warns(DeprecationWarning):
-        context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+    context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+    with pytest.warns(DeprecationWarning, match="TLSVersion"):
         context.maximum_version = version
     context.set_ciphers("ALL:@SECLEVEL=0")
-    import socket
-
     raw = socket.create_connection(("127.0.0.1", front.port), timeout=5)
     with raw, pytest.raises((ssl.SSLError, OSError)):
         context.wrap_socket(raw, server_hostname="localhost")
@@ -222,8 +221,6 @@ def test_old_versions_of_tls_are_refused(front: Any, version: Any) -> None:
 
 
 def test_tls_1_2_is_served_and_1_3_preferred(front: Any) -> None:
-    import socket
-
     for most, expected in [
         (ssl.TLSVersion.TLSv1_2, "TLSv1.2"),
         (ssl.TLSVersion.MAXIMUM_SUPPORTED, "TLSv1.3"),

@@ -251,10 +251,11 @@ ERRORS = [
 ]
 
 
-@pytest.mark.parametrize(("method", "params", "code", "data_code"), ERRORS)
+@pytest.mark.parametrize("case", ERRORS)
 def test_an_error_has_the_codes_of_json_rpc_and_our_own(
-    front: Any, address: Any, method: Any, params: Any, code: Any, data_code: Any
+    front: Any, address: Any, case: Any
 ) -> None:
+    method, params, code, data_code = case
     text = (
         json.dumps(params)
         .replace('"HOT"', f'"{address("hot")}"')

@@ -12,7 +12,7 @@ KEYS = "/api/v1/keys"
 ALL = ["cold", "gone", "hot", "import", "kms", "off", "other-team"]
 
 
-def names(answer):
+def names(answer: dict[str, Any]) -> list[str]:
     return [key["name"] for key in answer["keys"]]
 
 
