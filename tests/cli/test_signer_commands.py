@@ -124,7 +124,7 @@ def options(signer: Any) -> list[Any]:
     ]
 
 
-def test_keys_live_their_life(cli: Cli, data: Path) -> None:
+def test_keys_live_their_life(cli: Cli, data: Path, signer: Any) -> None:
     made = cli(
         "keys",
         "create",
@@ -150,6 +150,8 @@ def test_keys_live_their_life(cli: Cli, data: Path) -> None:
     deleted = cli("keys", "delete", "hot", "--data", data, "--json")
     assert deleted.json["state"] == "deleted"
     assert "deleting hot" in deleted.err
+    # what somebody changed since it was shown would not be deleted
+    assert json.loads(signer.seen[-1].body) == {"version": 3}
     assert (
         cli("keys", "restore", "hot", "--data", data, "--json").json["state"]
         == "enabled"
@@ -744,7 +746,7 @@ def test_a_reader_that_leaves_early_is_no_error_message(
         signer.add_key(f"key-{number:04}", (number + 1).to_bytes(32))
     signer.page = 500
     process = subprocess.Popen(
-        [COMMAND, "keys", "list", "--data", data],
+        [COMMAND, "keys", "list", "--data", data, *form],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
