@@ -316,11 +316,18 @@ class Scene:
 
 
 @contextlib.contextmanager
-def impostor_kms(certificate: Path, answer: bytes) -> Iterator[tuple[str, int]]:
-    """Serve *answer* to whoever completes a TLS handshake with *certificate*."""
+def impostor(
+    certificate: Path, answer: bytes
+) -> Iterator[tuple[tuple[str, int], list[bytes]]]:
+    """
+    End TLS with *certificate* and serve *answer*; yield where, and what was said to it.
+
+    Nobody should say anything: whoever checks certificates never sends a request.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     listener = socket.create_server(("127.0.0.1", 0))
+    said: list[bytes] = []
 
     def serve() -> None:
         while True:
@@ -333,12 +340,13 @@ def impostor_kms(certificate: Path, answer: bytes) -> Iterator[tuple[str, int]]:
                 contextlib.suppress(OSError),
                 context.wrap_socket(connection, server_side=True) as secure,
             ):
-                secure.recv(CHUNK)
-                secure.sendall(answer)
+                if heard := secure.recv(CHUNK):
+                    said.append(heard)
+                    secure.sendall(answer)
 
     threading.Thread(target=serve, daemon=True).start()
     try:
-        yield listener.getsockname()
+        yield listener.getsockname(), said
     finally:
         with contextlib.suppress(OSError):
             listener.shutdown(socket.SHUT_RDWR)

@@ -68,11 +68,12 @@ def test_a_forged_envelope_over_the_parents_own_tls_is_never_read(
         }
     ).encode()
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
-    with attacking.impostor_kms(forged_certificate, answer) as address:
+    with attacking.impostor(forged_certificate, answer) as (address, said):
         scene.parent.kms_address = address
         scene.boot()
         scene.turned_away()
         assert scene.parent.destinations
+        assert said == []
     assert outcome("created") == "signer_unreachable"
 
 

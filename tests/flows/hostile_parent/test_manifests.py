@@ -1,5 +1,6 @@
 """The parent hands the enclave another manifest than the administrator's."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -38,8 +39,11 @@ def test_a_manifest_with_an_altered_payload_is_refused(scene: Any) -> None:
     signed = msgspec.json.decode(
         scene.parent.records[CURRENT].data, type=SignedManifest
     )
-    payload = signed.payload.replace(b'"list_keys"', b'"sign_digest"', 1)
-    assert payload != signed.payload
+    # A higher version, so that nothing but the signature speaks against it.
+    payload = signed.payload.replace(b'"version": 1', b'"version": 9', 1)
+    payload = payload.replace(b'"list_keys"', b'"sign_digest"', 1)
+    assert b"sign_digest" in payload
+    assert b'"version": 9' in payload
     put(scene, msgspec.json.encode(msgspec.structs.replace(signed, payload=payload)))
     scene.boot()
     scene.stuck_with("manifest_untrusted")
@@ -117,3 +121,45 @@ def test_an_older_manifest_is_refused_once_a_newer_one_was_in_force(
     put(scene, older)
     scene.boot()
     scene.stuck_with("manifest_untrusted")
+
+
+def rolled_on(scene: Any, administrator: Ed25519PrivateKey) -> None:
+    """Put the next version of the manifest in force, and boot under it."""
+    manifest = accept(scene.parent.records[CURRENT].data).manifest
+    newer = msgspec.structs.replace(manifest, version=manifest.version + 1)
+    put(scene, sign(newer, administrator))
+    scene.boot_until_ready()
+
+
+def test_an_older_manifest_with_the_older_note_of_it_opens_no_newer_record(
+    scene: Any, outcome: Outcome, client: SignerClient, administrator: Ed25519PrivateKey
+) -> None:
+    """Both records are put back together; what was written since says so itself."""
+    older = copy.copy(scene.parent.records)
+    rolled_on(scene, administrator)
+    client.disable_key("created")
+    client.enable_key("created")
+    for collection in ("manifest", "state"):
+        record = (collection, "current")
+        if record in older:
+            scene.parent.records[record] = older[record]
+        else:
+            del scene.parent.records[record]
+    scene.boot_until_ready()
+    assert outcome("created") == "record_untrusted"
+
+
+def test_residual_a_whole_older_store_replayed_across_a_restart_is_believed(
+    scene: Any, outcome: Outcome, client: SignerClient, administrator: Ed25519PrivateKey
+) -> None:
+    """
+    What is *not* protected, kept here so that the threat model says the truth.
+
+    Nothing outside the parent remembers that there was a newer state of everything.
+    """
+    older = copy.copy(scene.parent.records)
+    rolled_on(scene, administrator)
+    client.disable_key("created")
+    scene.parent.records = older
+    scene.boot_until_ready()
+    assert outcome("created") == "signed"

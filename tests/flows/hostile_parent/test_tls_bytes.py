@@ -112,8 +112,7 @@ def test_the_parents_own_tls_end_is_not_believed(
     joined = deployment.ca.parent / "impostor.pem"
     joined.write_bytes(files.key.read_bytes() + files.cert.read_bytes())
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
-    with attacking.impostor_kms(joined, answer) as (_, port):
-        scene.parent.port = port
+    with attacking.impostor(joined, answer) as ((_, port), said):
         files = deployment.clients["default"]
         with (
             SignerClient(
@@ -125,6 +124,7 @@ def test_the_parents_own_tls_end_is_not_believed(
             pytest.raises(Refused) as refused,
         ):
             fooled.sign_message("created", "pay the bearer")
+        assert said == []
     assert refused.value.code == "certificate_untrusted"
 
 
