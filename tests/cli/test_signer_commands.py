@@ -739,8 +739,9 @@ def test_the_installed_command_ends_with_the_verdicts_number(data: Path) -> None
     assert status("--version") == 0
 
 
+@pytest.mark.parametrize("form", [[], ["--json"]])
 def test_a_reader_that_leaves_early_is_no_error_message(
-    data: Path, signer: Any
+    data: Path, signer: Any, form: list[str]
 ) -> None:
     for number in range(300):
         signer.add_key(f"key-{number:04}", (number + 1).to_bytes(32))
