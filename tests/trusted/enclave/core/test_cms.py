@@ -176,6 +176,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "OAEP with a label": {"label": b"label"},
     "OAEP without parameters": {"algorithm": tlv(0x30, oid("oaep"))},
     "AES-128": {"cipher": "aes128", "content_key": b"k" * 16},
+    "AES-128's name over an AES-256 key": {"cipher": "aes128"},
     "AES-128 key": {"content_key": b"k" * 16},
     "other content": {"content_type": "enveloped"},
     "short IV": {"iv": b"i" * 15},

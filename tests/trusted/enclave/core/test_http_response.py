@@ -76,6 +76,14 @@ def test_what_is_not_one_small_response_is_bad(data: bytes) -> None:
         reader.feed(b"\r\n")
 
 
+@pytest.mark.parametrize("more", [b"\r\n", b"\0", GOOD])
+def test_nothing_may_follow_a_response(more: bytes) -> None:
+    reader = ResponseReader()
+    reader.feed(GOOD)
+    with pytest.raises(BadResponse):
+        reader.feed(more)
+
+
 def test_a_body_without_a_length_is_never_whole() -> None:
     """It would end where somebody cuts the connection."""
     reader = ResponseReader()

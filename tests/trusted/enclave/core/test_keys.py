@@ -380,6 +380,17 @@ def test_what_is_no_ciphertext_is_refused(lab: Any, parent: Any, text: str) -> N
     lab.booted(parent, take)
 
 
+def test_another_key_out_of_kms_signs_nothing(lab: Any, parent: Any) -> None:
+    async def forge(running: Any) -> None:
+        await running.keyring.import_kms(kms_request(lab))
+        lab.faults.next("Decrypt", Fault.FORGED_ENVELOPE)
+        with pytest.raises(Refused) as caught:
+            await running.keyring.sign(Permit("k", DIGEST))
+        assert caught.value.code == "key_mismatch"
+
+    lab.booted(parent, forge)
+
+
 def test_a_kms_key_disabled_while_kms_is_asked_does_not_sign(
     lab: Any, parent: Any
 ) -> None:

@@ -225,14 +225,13 @@ def test_silence_is_undecided_after_the_deadline(
 ) -> None:
     from nitrosigner.trusted.enclave import parent_services
 
-    monkeypatch.setattr(parent_services, "RECORD_DEADLINE", 0.05)
-
     def silent(_request: Any) -> Any:
         raise silence
 
     async def make(run: Any) -> None:
         parent.before = Times(putting("k"), silent, times=durable_write.ATTEMPTS)
-        with pytest.raises(Undecided):
+        with monkeypatch.context() as patience, pytest.raises(Undecided):
+            patience.setattr(parent_services, "RECORD_DEADLINE", 0.05)
             await run.keyring.create("k", "secp256k1")
         assert (await run.keyring.create("k", "secp256k1")).version == 1
 
