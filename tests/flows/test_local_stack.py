@@ -14,6 +14,7 @@ import pytest
 
 from nitrosigner.client.signer_client import SignerClient
 from nitrosigner.emulator.running_stack import RunningStack, wait_until
+from nitrosigner.image import contents
 from nitrosigner.verdicts import Refused, Undecided
 
 UP = (sys.executable, "-I", "-m", "nitrosigner.cli.main", "up", "--json")
@@ -192,3 +193,45 @@ def test_a_stack_that_is_stopped_while_it_starts_leaves_nothing_running(
         assert process.stdout.read() == b""
     assert started
     wait_until(lambda: not any(map(alive, started)), "nothing is left running")
+
+
+SCRIPT = """
+import asyncio, sys
+from pathlib import Path
+from nitrosigner.emulator import commands, local_stack
+
+options = local_stack.Options(data=Path(sys.argv[1]), port=0, source=Path(sys.argv[2]))
+asyncio.run(local_stack.run(options, commands._announcements(as_json=True)))
+"""
+
+
+def test_a_changed_source_is_rolled_out_loudly_and_keeps_the_keys(
+    tmp_path: Path,
+) -> None:
+    first = RunningStack.start(tmp_path / "data")
+    with SignerClient.from_data(first.folder.path) as client:
+        address = client.create_key("kept").identity
+    first.stop()
+    tree = tmp_path / "tree"
+    contents.gather_source(contents.source_root(), tree)
+    with (tree / "nitrosigner/trusted/__init__.py").open("a") as file:
+        file.write("# another release\n")
+    with subprocess.Popen(
+        [sys.executable, "-I", "-c", SCRIPT, str(first.folder.path), str(tree)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            ready = json.loads(process.stdout.readline())
+            assert ready["pcr0"] != first.ready.pcr0
+            assert ready["kms_key_arn"] == first.ready.kms_key_arn
+            with SignerClient.from_data(first.folder.path) as client:
+                assert client.key("kept").identity == address
+                client.sign_message("kept", "x")
+        finally:
+            process.send_signal(signal.SIGTERM)
+            told = process.stderr.read() if process.stderr else b""
+            assert process.wait(20) == 0
+    assert b"ROLLOUT" in told
