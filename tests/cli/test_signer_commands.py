@@ -739,7 +739,9 @@ def test_the_installed_command_ends_with_the_verdicts_number(data: Path) -> None
     assert status("--version") == 0
 
 
-@pytest.mark.parametrize("form", [[], ["--json"]])
+@pytest.mark.parametrize(
+    "form", [["list"], ["list", "--json"], ["show", "nobody", "--json"]]
+)
 def test_a_reader_that_leaves_early_is_no_error_message(
     data: Path, signer: Any, form: list[str]
 ) -> None:
@@ -747,7 +749,7 @@ def test_a_reader_that_leaves_early_is_no_error_message(
         signer.add_key(f"key-{number:04}", (number + 1).to_bytes(32))
     signer.page = 500
     process = subprocess.Popen(
-        [COMMAND, "keys", "list", "--data", data, *form],
+        [COMMAND, "keys", *form, "--data", data],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )

@@ -72,7 +72,6 @@ def run(arguments: Sequence[str]) -> int:
         code = command().main(
             list(arguments), prog_name="nitrosigner", standalone_mode=False
         )
-        sys.stdout.flush()
     except Verdict as verdict:
         report(verdict, as_json=as_json)
         return verdict.exit_code
@@ -85,11 +84,6 @@ def run(arguments: Sequence[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("nitrosigner: stopped before it was done", err=True)
         return 1
-    except BrokenPipeError:
-        # Whoever read our output has seen enough. Python would complain once more
-        # when it closes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except Exception as error:  # noqa: BLE001  # the process's last door
         report(_bug(error), as_json=as_json)
         return 1
@@ -98,7 +92,15 @@ def run(arguments: Sequence[str]) -> int:
 
 def main() -> None:
     """Run as `nitrosigner`."""
-    sys.exit(run(sys.argv[1:]))
+    try:
+        code = run(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output has seen enough. Python would complain once more
+        # when it closes stdout. (click does the same for what commands print.)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code)
 
 
 def _usage(error: click.UsageError) -> Malformed:
