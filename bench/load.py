@@ -87,12 +87,14 @@ class _Connection(asyncio.Protocol):
         self._next()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        del exc
         if not self.done.done():
             self.failed += 1
             self.done.set_result(None)
 
 
 async def _run(
+    *,
     port: int,
     context: ssl.SSLContext,
     requests: Sequence[bytes],
@@ -142,9 +144,18 @@ def drive(
     seconds: float = 5.0,
     rate: float = 0.0,
 ) -> Load:
-    """Send *requests* round and round; *rate* per second, or as fast as answers come."""
+    """Send *requests* round and round: *rate* a second, or as fast as answers come."""
     context = ssl.create_default_context(cafile=str(ca))
-    return asyncio.run(_run(port, context, requests, connections, seconds, rate))
+    return asyncio.run(
+        _run(
+            port=port,
+            context=context,
+            requests=requests,
+            connections=connections,
+            seconds=seconds,
+            rate=rate,
+        )
+    )
 
 
 def post(path: str, body: bytes, token: str) -> bytes:

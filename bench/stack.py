@@ -28,8 +28,10 @@ def stack(*options: str, data: Path | None = None) -> Iterator[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = data or Path(temporary) / "data"
         process = subprocess.Popen(
-            [COMMAND, "up", "--data", folder, "--port", str(free_port()), "--json"]
-            + list(options),
+            [
+                *(COMMAND, "up", "--json", "--data", folder),
+                *("--port", str(free_port()), *options),
+            ],
             stdout=subprocess.PIPE,
             text=True,
         )
