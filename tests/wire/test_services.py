@@ -10,6 +10,8 @@ from nitrosigner.verdicts import Malformed
 from nitrosigner.wire import frames, services
 from nitrosigner.wire.services import (
     Absent,
+    Advanced,
+    AdvanceWatermarks,
     AppendAudit,
     Conflict,
     Credentials,
@@ -21,17 +23,25 @@ from nitrosigner.wire.services import (
     ListRecords,
     Page,
     PutRecord,
+    ReadWatermarks,
     RemoveRecord,
     ReportState,
     Stored,
     StoredRecord,
+    StoredWatermark,
+    WatermarkChange,
+    Watermarks,
 )
+
+KEYS = [number.to_bytes(2, "big") * 24 for number in range(services.MAX_WATERMARKS)]
 
 REQUESTS = [
     GetRecord("keys", "a"),
     ListRecords("keys", "", 1),
     PutRecord("keys", "a", 0, b"x"),
     RemoveRecord("keys", "a", 1),
+    ReadWatermarks(KEYS[:2]),
+    AdvanceWatermarks([WatermarkChange(KEYS[0], 0, b"x")]),
     GetCredentials(),
     AppendAudit([b"{}"]),
     ReportState("kms", "kms_refused", "no", "why"),
@@ -42,6 +52,9 @@ ANSWERS = [
     Page([StoredRecord("a", 1, b"x")], True),
     Stored(0),
     Conflict(0),
+    Watermarks([StoredWatermark(KEYS[0], 1, b"x")]),
+    Watermarks([]),
+    Advanced([True, False]),
     Credentials("A", "B", "C", 5),
     Done(),
     Failed("internal", "no"),
@@ -85,12 +98,72 @@ def test_cut_off_or_prolonged_messages_are_refused(message: Any) -> None:
         Page([StoredRecord("a", 1, b"x")] * 501, False),
         Stored(-1),
         Conflict(1 << 60),
+        Watermarks([StoredWatermark(KEYS[0][1:], 1, b"x")]),
+        Watermarks([StoredWatermark(KEYS[0], 0, b"x")]),
+        Watermarks([StoredWatermark(KEYS[0], 1, b"")]),
+        Watermarks([StoredWatermark(KEYS[0], 1, bytes(services.MAX_WATERMARK + 1))]),
+        Watermarks([StoredWatermark(KEYS[0], 1, b"x")] * (services.MAX_WATERMARKS + 1)),
+        Advanced([]),
+        Advanced([True] * (services.MAX_WATERMARKS + 1)),
         Failed("internal", "x" * 513),
     ],
 )
 def test_an_answer_beyond_its_limits_is_refused(answer: Any) -> None:
     with pytest.raises(ValueError):
         services.decode_answer(services.encode(answer))
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        ReadWatermarks([]),
+        ReadWatermarks([KEYS[0] + b"x"]),
+        ReadWatermarks([*KEYS, b"\xff" * 48]),
+        AdvanceWatermarks([]),
+        AdvanceWatermarks([WatermarkChange(KEYS[0][1:], 0, b"x")]),
+        AdvanceWatermarks([WatermarkChange(KEYS[0], -1, b"x")]),
+        AdvanceWatermarks([WatermarkChange(KEYS[0], services.MAX_VERSION, b"x")]),
+        AdvanceWatermarks([WatermarkChange(KEYS[0], 0, b"")]),
+        AdvanceWatermarks([WatermarkChange(KEYS[0], 0, bytes(1025))]),
+        AdvanceWatermarks([WatermarkChange(KEYS[0], 0, b"x")] * 513),
+    ],
+)
+def test_a_question_for_watermarks_beyond_its_limits_is_refused(request_: Any) -> None:
+    with pytest.raises(ValueError):
+        services.decode_request(services.encode(request_))
+
+
+def test_a_validator_named_twice_in_one_request_is_malformed() -> None:
+    change = WatermarkChange(KEYS[0], 0, b"x")
+    for request in (
+        ReadWatermarks([KEYS[0], KEYS[1], KEYS[0]]),
+        AdvanceWatermarks([change, WatermarkChange(KEYS[0], 1, b"y")]),
+    ):
+        with pytest.raises(Malformed, match="twice"):
+            services.check(request)
+
+
+def test_the_largest_questions_and_answers_for_watermarks_fit_in_a_frame() -> None:
+    data, last = bytes(services.MAX_WATERMARK), services.MAX_VERSION
+    for message in (
+        ReadWatermarks(KEYS),
+        AdvanceWatermarks([WatermarkChange(key, last - 1, data) for key in KEYS]),
+        Watermarks([StoredWatermark(key, last, data) for key in KEYS]),
+        Advanced([True] * len(KEYS)),
+    ):
+        payload = services.encode(message)
+        assert len(payload) <= frames.MAX_PAYLOAD
+        read = (
+            services.decode_request
+            if isinstance(message, (ReadWatermarks, AdvanceWatermarks))
+            else services.decode_answer
+        )
+        assert read(payload) == message
+
+
+def test_the_key_of_the_watermarks_macs_may_be_stored_as_a_record() -> None:
+    services.check(PutRecord("state", "watermark-mac", 0, b"sealed"))
+    services.check(GetRecord("keys", "0x" + "ab" * 48))
 
 
 @given(st.binary(max_size=400))

@@ -1,9 +1,10 @@
 """
-What the enclave asks of its parent: records, credentials, audit, a place to report to.
+What the enclave asks of its parent: records, watermarks, credentials, audit, reports.
 
 Nothing that comes back is believed: records are opened under the vault key with their
-identity as associated data, the manifest carries the administrator's signature, and
-credentials only make KMS calls possible, not acceptable.
+identity as associated data, watermarks carry the enclave's MAC, the manifest carries
+the administrator's signature, and credentials only make KMS calls possible, not
+acceptable.
 
 Each message is one frame's payload (`wire.frames`), MessagePack, a tagged union;
 unknown tags and unknown fields are refused.
@@ -30,9 +31,18 @@ MAX_AUDIT_BATCH_BYTES: Final = 512 * 1024
 frame."""
 MAX_SENTENCE: Final = 512
 """Characters of a message or a hint."""
+PUBLIC_KEY_SIZE: Final = 48
+"""Bytes of a validator's public key (BLS12-381, compressed), a watermark's name."""
+MAX_WATERMARK: Final = 1024
+"""Bytes of one stored watermark."""
+MAX_WATERMARKS: Final = 512
+"""Validators in one question; the largest fits in a frame with room to spare."""
 
 COLLECTIONS: Final = ("manifest", "vault", "tls", "keys", "state")
-"""Closed list. All but `keys` hold one record, called `current`."""
+"""
+Closed list. `keys` holds a record for each key; the others hold few of known names:
+`current`, and in `state` also `watermark-mac`.
+"""
 
 
 class _Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="t"):
@@ -88,6 +98,50 @@ class RemoveRecord(_Message, frozen=True, tag="remove"):
     expected: Version
 
 
+PublicKey = Annotated[
+    bytes, msgspec.Meta(min_length=PUBLIC_KEY_SIZE, max_length=PUBLIC_KEY_SIZE)
+]
+WatermarkData = Annotated[bytes, msgspec.Meta(min_length=1, max_length=MAX_WATERMARK)]
+
+
+class ReadWatermarks(_Message, frozen=True, tag="read_watermarks"):
+    """
+    Ask for the watermarks of these validators, each named once. Answer: `Watermarks`.
+
+    The answer shows every write that was answered before the question was asked.
+    """
+
+    public_keys: Annotated[
+        list[PublicKey], msgspec.Meta(min_length=1, max_length=MAX_WATERMARKS)
+    ]
+
+
+class WatermarkChange(
+    msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False
+):
+    """Replace a validator's watermark if its version is *expected* (0: absent)."""
+
+    public_key: PublicKey
+    expected: Annotated[int, msgspec.Meta(ge=0, lt=MAX_VERSION)]
+    data: WatermarkData
+
+
+class AdvanceWatermarks(_Message, frozen=True, tag="advance_watermarks"):
+    """
+    Make each change whose condition holds, a validator at most once in one request.
+
+    Each change is atomic by itself and durable before the answer; its version becomes
+    `expected + 1`. Answer: `Advanced`. Unlike a record's write, a change that is sent
+    again because an answer got lost is *not* written again: whoever asks reads what
+    lies there and judges anew. So no two requests are ever told that they wrote one
+    version.
+    """
+
+    changes: Annotated[
+        list[WatermarkChange], msgspec.Meta(min_length=1, max_length=MAX_WATERMARKS)
+    ]
+
+
 class GetCredentials(_Message, frozen=True, tag="credentials"):
     """Ask for the instance role's credentials. Answer: `Credentials`."""
 
@@ -117,6 +171,8 @@ Request = (
     | ListRecords
     | PutRecord
     | RemoveRecord
+    | ReadWatermarks
+    | AdvanceWatermarks
     | GetCredentials
     | AppendAudit
     | ReportState
@@ -160,6 +216,30 @@ class Conflict(_Message, frozen=True, tag="conflict"):
     version: Version
 
 
+class StoredWatermark(
+    msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False
+):
+    """A watermark as it lies in the store."""
+
+    public_key: PublicKey
+    version: Annotated[int, msgspec.Meta(ge=1, le=MAX_VERSION)]
+    data: WatermarkData
+
+
+class Watermarks(_Message, frozen=True, tag="watermarks"):
+    """The watermarks that were asked for, in any order. Those left out are absent."""
+
+    items: Annotated[list[StoredWatermark], msgspec.Meta(max_length=MAX_WATERMARKS)]
+
+
+class Advanced(_Message, frozen=True, tag="advanced"):
+    """Which changes were written, in the order of the request; the others were not."""
+
+    written: Annotated[
+        list[bool], msgspec.Meta(min_length=1, max_length=MAX_WATERMARKS)
+    ]
+
+
 class Credentials(_Message, frozen=True, tag="role"):
     """Temporary credentials of the instance role. *expires* is Unix seconds, UTC."""
 
@@ -182,14 +262,26 @@ class Failed(_Message, frozen=True, tag="failed"):
 
     After `malformed_request` nothing was written. After any other code a put or a
     removal may or may not have happened: ask again with the same *expected* version
-    and compare what a `Conflict` names, or get the record.
+    and compare what a `Conflict` names, or get the record. The same goes for each
+    change of `AdvanceWatermarks`: read, and judge anew.
     """
 
     code: str
     message: Annotated[str, msgspec.Meta(max_length=MAX_SENTENCE)]
 
 
-Answer = Found | Absent | Page | Stored | Conflict | Credentials | Done | Failed
+Answer = (
+    Found
+    | Absent
+    | Page
+    | Stored
+    | Conflict
+    | Watermarks
+    | Advanced
+    | Credentials
+    | Done
+    | Failed
+)
 
 _encoder = msgspec.msgpack.Encoder()
 _request_decoder: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
@@ -216,6 +308,10 @@ def check(request: Request) -> None:
             check_collection(request.collection)
             if request.after:
                 check_name(request.after)
+        case ReadWatermarks():
+            _check_distinct(request.public_keys)
+        case AdvanceWatermarks():
+            _check_distinct([change.public_key for change in request.changes])
         case AppendAudit():
             _check_audit(request.events)
         case ReportState():
@@ -243,6 +339,13 @@ def check_name(name: str) -> None:
             Code.MALFORMED_REQUEST,
             f"a record's name has 1 to {MAX_NAME} letters, digits, dots, underscores "
             "and dashes, and begins with a letter or a digit",
+        )
+
+
+def _check_distinct(public_keys: list[bytes]) -> None:
+    if len(set(public_keys)) != len(public_keys):
+        raise Malformed(
+            Code.MALFORMED_REQUEST, "a validator is named twice in one request"
         )
 
 
