@@ -1,5 +1,5 @@
 """
-What we ask of the parent: records, credentials, audit, a place to report to.
+What we ask of the parent: records, watermarks, credentials, audit, a place to report.
 
 Nothing that comes back is believed. An answer that does not fit its request closes the
 connection, and the request is undecided: it may or may not have been carried out.
@@ -8,6 +8,7 @@ connection, and the request is undecided: it may or may not have been carried ou
 import asyncio
 import random
 import re
+from collections.abc import Sequence
 from typing import Final
 
 from nitrosigner.trusted.enclave.dialing import dial
@@ -22,6 +23,7 @@ from nitrosigner.wire import services
 from nitrosigner.wire.addresses import SERVICES_PORT
 
 RECORD_DEADLINE: Final = 10.0
+WATERMARKS_DEADLINE: Final = 4.0
 CREDENTIALS_DEADLINE: Final = 15.0
 AUDIT_DEADLINE: Final = 5.0
 STATE_DEADLINE: Final = 2.0
@@ -59,7 +61,9 @@ class ParentServices:
         self._not_before = 0.0
         self._closed = False
         self.healthy = False
-        """Whether the last use of the store went well."""
+        """Whether the last use of the record store went well."""
+        self.watermarks_healthy = False
+        """Whether the last use of the watermark store went well."""
 
     # --- records ---
 
@@ -120,6 +124,39 @@ class ParentServices:
                 raise StoreConflict(version)
             case _:
                 raise self._nonsense()
+
+    # --- watermarks ---
+
+    async def read_watermarks(
+        self, public_keys: Sequence[bytes]
+    ) -> dict[bytes, services.StoredWatermark]:
+        """Return what lies in the store for them; at most MAX_WATERMARKS at once."""
+        answer = await self._watermark(services.ReadWatermarks(list(public_keys)))
+        if not isinstance(answer, services.Watermarks):
+            raise self._nonsense()
+        found = {item.public_key: item for item in answer.items}
+        # Each at most once, and nothing that was not asked for.
+        if len(found) != len(answer.items) or found.keys() - set(public_keys):
+            raise self._nonsense()
+        self.watermarks_healthy = True
+        return found
+
+    async def advance_watermarks(
+        self, changes: Sequence[services.WatermarkChange]
+    ) -> list[bool]:
+        """
+        Make each change whose condition holds, at most MAX_WATERMARKS; say for each.
+
+        Raises:
+            Undecided: Each may have been made, or be made yet, or not.
+        """
+        answer = await self._watermark(services.AdvanceWatermarks(list(changes)))
+        if not isinstance(answer, services.Advanced) or len(answer.written) != len(
+            changes
+        ):
+            raise self._nonsense()
+        self.watermarks_healthy = True
+        return answer.written
 
     # --- the rest ---
 
@@ -189,6 +226,15 @@ class ParentServices:
         self.healthy = True
         return answer
 
+    async def _watermark(self, request: services.Request) -> services.Answer:
+        try:
+            return await self._ask(
+                request, WATERMARKS_DEADLINE, Code.STORAGE_UNAVAILABLE
+            )
+        except Undecided:
+            self.watermarks_healthy = False
+            raise
+
     async def _ask(
         self, request: services.Request, deadline: float, code: Code
     ) -> services.Answer:
@@ -240,6 +286,7 @@ class ParentServices:
         self._drop()
         if code is Code.STORAGE_UNAVAILABLE:
             self.healthy = False
+            self.watermarks_healthy = False
         return Undecided(
             code,
             "the parent answered something that does not fit",
