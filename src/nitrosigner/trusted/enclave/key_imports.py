@@ -56,8 +56,16 @@ def unwrapped(
             "the import key changes when the enclave restarts: fetch the attestation "
             "document again and wrap anew",
         ) from error
+    _rinse(recipient)
     with imported:
         return private_key(imported, algorithm.secret_size)
+
+
+def _rinse(recipient: Recipient) -> None:
+    # As in `VaultKey.open_into`: opening zeros overwrites what OpenSSL left on the
+    # stack of the key's last bytes.
+    zeros = import_wrapping.wrap(bytes(32), recipient.import_public_key, b"")
+    import_wrapping.unwrap(zeros, recipient.import_key, b"")
 
 
 async def opened_from_kms(
