@@ -13,6 +13,7 @@ from nitrosigner.trusted.enclave.key_changes import KeyChanges
 from nitrosigner.trusted.enclave.key_index import KeyIndex
 from nitrosigner.trusted.enclave.key_lookup import KeyLookup
 from nitrosigner.trusted.enclave.key_making import KeyMaking
+from nitrosigner.trusted.enclave.key_refresh import KeyRefresh
 from nitrosigner.trusted.enclave.key_signing import KeySigning
 from nitrosigner.trusted.enclave.key_states import KeyStates
 from nitrosigner.trusted.enclave.key_writer import KeyWriter
@@ -48,6 +49,7 @@ class Keyring:
         self._changes = KeyChanges(index, writer, rejected)
         self._lookup = KeyLookup(index, self._changes)
         self._rotation = VaultRotation(index, self._changes, writer, singles)
+        self._refresh = KeyRefresh(index, self._changes, writer)
         self._signing = KeySigning(
             self._lookup, writer.algorithms, kms, writer.accepted
         )
@@ -239,6 +241,10 @@ class Keyring:
     async def settle(self) -> None:
         """Read again what is unsettled. Raises no verdict: it stays unsettled."""
         await self._changes.settle_all()
+
+    async def refresh(self) -> None:
+        """Take over what other enclaves of the deployment changed. Raises Undecided."""
+        await self._changes.finish(self._refresh.refresh())
 
     async def drain(self) -> None:
         """Wait for the changes that are under way."""

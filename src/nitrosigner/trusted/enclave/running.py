@@ -20,6 +20,8 @@ REPORT_EVERY: Final = 15
 """Rounds of `SETTLE_EVERY` between reports: a new parent learns that we are ready."""
 PURGE_EVERY: Final = 600
 """Rounds between purges of deleted keys, and attempts to finish a rotation."""
+REFRESH_EVERY: Final = 300
+"""Rounds between looks at what other enclaves changed in the store."""
 _NAMED: Final = 5
 """Rejected records that a report names."""
 
@@ -119,6 +121,9 @@ class Running:
                 with contextlib.suppress(Verdict):
                     await self.keyring.purge_expired()
             rounds += 1
+            if rounds % REFRESH_EVERY == 0:
+                with contextlib.suppress(Verdict):
+                    await self.keyring.refresh()
             if rounds % REPORT_EVERY == 0:
                 await self._boot.report(self._complaint())
             await asyncio.sleep(SETTLE_EVERY)

@@ -320,3 +320,77 @@ def test_versions_in_the_store_and_in_the_header_are_one(lab: Any, parent: Any) 
         assert caught.value.code == "record_untrusted"
 
     lab.booted(parent, look)
+
+
+# --- what other enclaves did ---
+
+
+def test_another_enclave_s_keys_and_changes_are_taken_over(
+    lab: Any, parent: Any
+) -> None:
+    async def both() -> None:
+        async with lab.boot(parent) as one:
+            await one.keyring.create("a", "secp256k1")
+            async with lab.boot(parent) as two:
+                made = await one.keyring.create("b", "secp256k1")
+                await one.keyring.disable("a")
+                await one.keyring.rotate_vault()
+                assert two.keyring.sign_now(Permit("a", DIGEST))
+                await two.keyring.refresh()
+                assert two.keyring.describe("b").identity == made.identity
+                assert two.keyring.sign_now(Permit("b", DIGEST))
+                with pytest.raises(Refused) as caught:
+                    two.keyring.sign_now(Permit("a", DIGEST))
+                assert caught.value.code == "key_disabled"
+
+    asyncio.run(both())
+
+
+def test_refreshing_never_goes_back(lab: Any, parent: Any) -> None:
+    async def change(run: Any) -> None:
+        await run.keyring.create("k", "secp256k1")
+        old = parent.record("keys", "k")
+        await run.keyring.disable("k")
+        parent.records["keys", "k"] = old
+        await run.keyring.refresh()
+        assert run.keyring.describe("k").state == "disabled"
+        del parent.records["keys", "k"]
+        await run.keyring.refresh()
+        assert run.keyring.describe("k").state == "disabled"
+
+    lab.booted(parent, change)
+
+
+def test_a_mended_record_needs_no_restart(lab: Any, parent: Any) -> None:
+    async def make(run: Any) -> None:
+        await run.keyring.create("k", "secp256k1")
+
+    lab.booted(parent, make)
+    good = parent.record("keys", "k")
+    parent.records["keys", "k"] = msgspec.structs.replace(good, data=b"garbage")
+
+    async def mend(run: Any) -> None:
+        await run.keyring.refresh()
+        assert "k" in run.keyring.rejected
+        parent.records["keys", "k"] = good
+        await run.keyring.refresh()
+        assert run.keyring.rejected == {}
+        assert run.keyring.sign_now(Permit("k", DIGEST))
+
+    lab.booted(parent, mend)
+
+
+def test_garbage_under_a_higher_version_does_not_replace_a_key(
+    lab: Any, parent: Any
+) -> None:
+    async def change(run: Any) -> None:
+        made = await run.keyring.create("k", "secp256k1")
+        parent.records["keys", "k"] = services.StoredRecord("k", 9, b"garbage")
+        parent.records["keys", "z"] = services.StoredRecord("z", 1, b"garbage")
+        await run.keyring.refresh()
+        assert run.keyring.describe("k") == made
+        assert set(run.keyring.rejected) == {"z"}
+        with pytest.raises(Undecided):
+            run.keyring.sign_now(Permit("k", DIGEST))
+
+    lab.booted(parent, change)
