@@ -1,0 +1,1 @@
+"""Enclave image files (EIF), version 4: written, read, measured and signed."""
