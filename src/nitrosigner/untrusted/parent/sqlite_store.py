@@ -6,14 +6,12 @@ is never opened for writing and never replaced by an empty one: an empty store w
 make the enclave begin a new deployment, and the old keys would seem lost.
 """
 
-import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote
 
 from nitrosigner.untrusted.parent.record_store import (
     HEADROOM,
@@ -23,14 +21,12 @@ from nitrosigner.untrusted.parent.record_store import (
     check_write,
     cut_page,
 )
-from nitrosigner.verdicts import Code, Refused, Undecided
+from nitrosigner.untrusted.parent.sqlite_file import BUSY_SECONDS, SqliteFile
 from nitrosigner.wire.services import Conflict, Page, Stored, StoredRecord
 
 APPLICATION_ID: Final = 0x6E737267  # "nsrg"
 SCHEMA_VERSION: Final = 1
-BUSY_SECONDS: Final = 5.0
-"""How long a write waits for another process that writes."""
-_SCHEMA: Final = f"""
+_TABLES: Final = """
 CREATE TABLE records (
     collection TEXT NOT NULL,
     name       TEXT NOT NULL,
@@ -38,8 +34,6 @@ CREATE TABLE records (
     data       BLOB NOT NULL,
     PRIMARY KEY (collection, name)
 ) STRICT;
-PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = {SCHEMA_VERSION};
 """
 
 
@@ -73,31 +67,19 @@ class SqliteStore:
             Refused: The file is damaged or not ours. Nothing was changed.
             Undecided: It cannot be opened now.
         """
-        self._path = path
+        self._file = SqliteFile(
+            path,
+            what="record store",
+            application_id=APPLICATION_ID,
+            version=SCHEMA_VERSION,
+            tables=_TABLES,
+        )
         self._lock = threading.Lock()
-        try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not path.exists():
-                self._make()
-            if path.stat().st_mode & 0o077:
-                path.chmod(0o600)
-                on_permissions_mended()
-        except OSError as error:
-            raise _unavailable("cannot be reached") from error
-        self._check_whole()
-        try:
-            self._connection = sqlite3.connect(
-                path,
-                timeout=busy_seconds,
-                isolation_level=None,
-                check_same_thread=False,
-            )
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.execute("PRAGMA synchronous = FULL")
-            if max_pages:
-                self._connection.execute(f"PRAGMA max_page_count = {int(max_pages)}")
-        except sqlite3.Error as error:
-            raise _unavailable("cannot be opened") from error
+        self._connection = self._file.open(
+            on_permissions_mended=on_permissions_mended, busy_seconds=busy_seconds
+        )
+        if max_pages:
+            self._connection.execute(f"PRAGMA max_page_count = {int(max_pages)}")
 
     def get(self, collection: str, name: str) -> StoredRecord | None:
         """Return a record, or None."""
@@ -178,7 +160,7 @@ class SqliteStore:
             try:
                 yield self._connection
             except sqlite3.Error as error:
-                raise _unavailable("cannot be read") from error
+                raise self._file.unavailable("cannot be read") from error
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
@@ -190,92 +172,6 @@ class SqliteStore:
                 yield self._connection
                 self._connection.execute("COMMIT")
             except sqlite3.Error as error:
-                raise _unavailable("cannot be written") from error
+                raise self._file.unavailable("cannot be written") from error
             finally:
-                self._roll_back()
-
-    def _roll_back(self) -> None:
-        # SQLite has rolled back by itself after some errors and not after others.
-        if self._connection.in_transaction:
-            try:
-                self._connection.execute("ROLLBACK")
-            except sqlite3.Error as error:
-                raise _unavailable("cannot be rolled back") from error
-
-    def _make(self) -> None:
-        """Make the file under another name and link it in place when it is whole."""
-        if self._path.with_name(self._path.name + "-wal").exists():
-            raise _damaged("is gone, and its journal is not")
-        fresh = self._path.with_name(f"{self._path.name}.{os.getpid()}.new")
-        try:
-            fresh.unlink(missing_ok=True)
-            os.close(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-            connection = sqlite3.connect(fresh, isolation_level=None)
-            try:
-                connection.executescript(_SCHEMA)
-                connection.execute("PRAGMA journal_mode = WAL")
-            finally:
-                connection.close()
-            _sync(fresh)
-            try:
-                os.link(fresh, self._path)
-            except FileExistsError:
-                return  # another process was faster, and its file is as good
-            _sync(self._path.parent)
-        except sqlite3.Error as error:
-            raise _unavailable("cannot be made") from error
-        finally:
-            fresh.unlink(missing_ok=True)
-
-    def _check_whole(self) -> None:
-        if self._path.stat().st_size == 0:
-            raise _damaged("is empty")
-        # Read-only: a connection that may write could, on closing, copy a damaged
-        # journal into the file.
-        uri = f"file:{quote(str(self._path.absolute()))}?mode=ro"
-        try:
-            connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS)
-            try:
-                (application,) = connection.execute("PRAGMA application_id").fetchone()
-                (version,) = connection.execute("PRAGMA user_version").fetchone()
-                findings = connection.execute("PRAGMA integrity_check(1)").fetchall()
-            finally:
-                connection.close()
-        except sqlite3.OperationalError as error:
-            raise _unavailable("cannot be opened") from error
-        except sqlite3.DatabaseError as error:
-            raise _damaged("is damaged") from error
-        if application != APPLICATION_ID:
-            raise _damaged("is not a record store")
-        if version != SCHEMA_VERSION:
-            raise Refused(
-                Code.RECORD_UNTRUSTED,
-                "the record store was written by another version of nitrosigner",
-                "use that version, or restore the file that this one wrote",
-            )
-        if findings != [("ok",)]:
-            raise _damaged("is damaged")
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _unavailable(what: str) -> Undecided:
-    return Undecided(
-        Code.STORAGE_UNAVAILABLE,
-        f"the record store {what}",
-        "check the disk's space and health and the file's owner",
-    )
-
-
-def _damaged(what: str) -> Refused:
-    return Refused(
-        Code.RECORD_UNTRUSTED,
-        f"the record store {what}; nothing was changed",
-        "restore the file and its -wal from a backup",
-    )
+                self._file.roll_back(self._connection)
