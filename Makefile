@@ -40,7 +40,7 @@ test-clients: .venv/ready  ## a real EVM node, web3.py, viem and ethers against 
 
 lock: .venv/ready        ## resolve requirements/dev.txt again
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --only-binary :all: --group dev pyproject.toml -o requirements/dev.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --only-binary :all: --group dev --group infrastructure pyproject.toml -o requirements/dev.txt
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
