@@ -1,0 +1,88 @@
+"""
+make bench: every figure beside its reference, in one run, and as JSON.
+
+    python bench/run.py [--quick]
+
+Each part runs in a process of its own, one after the other, and prints what it must
+reach. A MISS on a busy machine says little: the ratios within a part were measured in
+turns, the rates were not. Ends with 1 if anything was missed; no test depends on it.
+"""
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "latest.json"
+PARTS: dict[str, list[str]] = {
+    "signing": [],
+    "relay": [],
+    "wallet": [],
+}
+QUICK = {"wallet": ["--seconds", "2", "--keys", "500"]}
+
+
+def run(part: str, options: list[str]) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, HERE / f"{part}.py", "--json", *options],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    try:
+        found: dict[str, Any] = json.loads(done.stdout)
+    except ValueError:
+        found = {"error": f"bench/{part}.py ended with {done.returncode}"}
+    return found
+
+
+def show(name: str, value: Any, depth: int = 1) -> None:
+    indent = "  " * depth
+    if isinstance(value, dict):
+        print(f"{indent}{name}")
+        for key, inner in value.items():
+            show(str(key), inner, depth + 1)
+    elif isinstance(value, float):
+        print(f"{indent}{name:34} {value:12.2f}")
+    else:
+        print(f"{indent}{name:34} {value!s:>12}")
+
+
+def missed(found: dict[str, Any]) -> list[str]:
+    """Return the sentences of a part that did not hold."""
+    if "error" in found:
+        return [str(found["error"])]
+    limits = found.get("limits", {})
+    missing = [sentence for sentence, holds in limits.items() if not holds]
+    return missing + ([] if found.get("ok", True) else ["over its limit"])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="smaller, rougher")
+    options = parser.parse_args()
+    everything: dict[str, Any] = {
+        "machine": {"python": platform.python_version(), "cpu": platform.machine()}
+    }
+    misses: list[str] = []
+    for part, arguments in PARTS.items():
+        print(f"\n{part}", flush=True)
+        found = run(part, QUICK.get(part, []) if options.quick else arguments)
+        everything[part] = found
+        for name, value in found.items():
+            show(name, value)
+        misses += [f"{part}: {sentence}" for sentence in missed(found)]
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(everything, indent=2) + "\n")
+    print(f"\nas JSON: bench/results/{RESULTS.name}")
+    for sentence in misses:
+        print(f"MISS {sentence}")
+    return 1 if misses else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
