@@ -27,6 +27,7 @@ from nitrosigner.untrusted.parent.configuration import (
     Limits,
     Listen,
     Sqlite,
+    SqliteWatermarks,
     UnixMode,
 )
 
@@ -103,6 +104,7 @@ def parent(places: Places) -> Program:
         vsock=UnixMode(run=str(places.run)),
         region=REGION,
         store=Sqlite(path=str(folder / "store.db")),
+        watermarks=SqliteWatermarks(path=str(folder / "watermarks.db")),
         imds_endpoint=f"http://127.0.0.1:{places.metadata_port}",
         egress=Egress(pins={f"{KMS_HOST}:443": f"127.0.0.1:{places.kms_port}"}),
         audit=Audit(path=str(folder / "audit.jsonl"), rotate_bytes=AUDIT_ROTATE_BYTES),

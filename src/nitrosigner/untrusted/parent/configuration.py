@@ -72,6 +72,14 @@ class SecretsManager(
     """Absent: the region's."""
 
 
+class SqliteWatermarks(
+    _Part, frozen=True, kw_only=True, tag_field="kind", tag="sqlite"
+):
+    """Slashing watermarks in a file of their own."""
+
+    path: Text
+
+
 class Egress(_Part, frozen=True, kw_only=True):
     """Whom the enclave may reach: the region's KMS, and what is added here."""
 
@@ -104,6 +112,8 @@ class Configuration(_Part, frozen=True, kw_only=True):
     vsock: KernelMode | UnixMode
     region: Annotated[str, msgspec.Meta(pattern=r"^[a-z]{2,}(-[a-z]+)+-[0-9]+\Z")]
     store: Sqlite | SecretsManager
+    watermarks: SqliteWatermarks | None = None
+    """Where validators' slashing protection lies. Absent: no validator can sign."""
     imds_endpoint: Text = METADATA_BASE_URL
     egress: Egress = Egress()
     audit: Audit

@@ -27,9 +27,11 @@ from nitrosigner.untrusted.parent.event_log import Event, EventLog, LibraryRecor
 from nitrosigner.untrusted.parent.record_store import RecordStore
 from nitrosigner.untrusted.parent.services import Services
 from nitrosigner.untrusted.parent.sqlite_store import SqliteStore
+from nitrosigner.untrusted.parent.sqlite_watermarks import SqliteWatermarks
 from nitrosigner.untrusted.parent.state import StateFile
 from nitrosigner.untrusted.parent.tcp_relay import TcpRelay
 from nitrosigner.untrusted.parent.vsock import KernelVsock, UnixVsock, Vsock
+from nitrosigner.untrusted.parent.watermark_store import WatermarkStore
 from nitrosigner.wire.addresses import EGRESS_PORT, HTTPS_PORT, SERVICES_PORT
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -53,6 +55,9 @@ async def run(
     with contextlib.ExitStack() as opened:
         store = open_store(configuration, log)
         opened.callback(store.close)
+        watermarks = open_watermarks(configuration, log)
+        if watermarks is not None:
+            opened.callback(watermarks.close)
         audit = AuditLog(
             Path(configuration.audit.path),
             rotate_bytes=configuration.audit.rotate_bytes,
@@ -60,7 +65,7 @@ async def run(
             on_rotated=lambda: log(Event.AUDIT_ROTATED),
         )
         opened.callback(audit.close)
-        await _serve(configuration, log, ready, store, audit)
+        await _serve(configuration, log, ready, store, audit, watermarks=watermarks)
     log(Event.STOPPED)
 
 
@@ -70,6 +75,8 @@ async def _serve(
     ready: Callable[[int], None],
     store: RecordStore,
     audit: AuditLog,
+    *,
+    watermarks: WatermarkStore | None,
 ) -> None:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: _fault(log, context))
@@ -83,6 +90,7 @@ async def _serve(
     credentials = RoleCredentials(InstanceMetadata(configuration.imds_endpoint), log)
     services = Services(
         store=store,
+        watermarks=watermarks,
         credentials=credentials,
         audit=audit,
         reports=state,
@@ -137,6 +145,19 @@ def open_store(configuration: Configuration, log: EventLog) -> RecordStore:
         )
     return SqliteStore(
         Path(store.path),
+        on_permissions_mended=lambda: log(Event.STORE_PERMISSIONS_MENDED),
+    )
+
+
+def open_watermarks(
+    configuration: Configuration, log: EventLog
+) -> WatermarkStore | None:
+    """Return the watermark store that *configuration* names, if it names one."""
+    watermarks = configuration.watermarks
+    if watermarks is None:
+        return None
+    return SqliteWatermarks(
+        Path(watermarks.path),
         on_permissions_mended=lambda: log(Event.STORE_PERMISSIONS_MENDED),
     )
 

@@ -1,5 +1,5 @@
 """
-The framed server on the vsock: records, credentials, audit, the boot's reports.
+The framed server on the vsock: records, watermarks, credentials, audit, reports.
 
 A connection is long-lived and carries many requests at once; answers overtake one
 another. Each request has a deadline and each connection a number of requests that may
@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, Protocol, TypeVar
 
 import msgspec
@@ -20,10 +20,13 @@ from nitrosigner.untrusted.parent.audit_log import AuditLog
 from nitrosigner.untrusted.parent.event_log import Event, EventLog
 from nitrosigner.untrusted.parent.record_store import RecordStore
 from nitrosigner.untrusted.parent.vsock import Vsock
+from nitrosigner.untrusted.parent.watermark_store import WatermarkStore
 from nitrosigner.verdicts import Code, Undecided, Verdict
 from nitrosigner.wire import frames, services
 from nitrosigner.wire.services import (
     Absent,
+    Advanced,
+    AdvanceWatermarks,
     Answer,
     AppendAudit,
     Credentials,
@@ -34,9 +37,11 @@ from nitrosigner.wire.services import (
     GetRecord,
     ListRecords,
     PutRecord,
+    ReadWatermarks,
     RemoveRecord,
     ReportState,
     Request,
+    Watermarks,
 )
 
 HIGH_WATER: Final = 256 * 1024
@@ -100,8 +105,10 @@ class Services:
         reports: Reports,
         limits: ServicesLimits,
         log: EventLog,
+        watermarks: WatermarkStore | None = None,
     ) -> None:
         self._store = store
+        self._watermarks = watermarks
         self._credentials = credentials
         self._audit = audit
         self._reports = reports
@@ -178,6 +185,16 @@ class Services:
                 return await self._stored(store.put, collection, name, expected, data)
             case RemoveRecord(collection, name, expected):
                 return await self._stored(store.remove, collection, name, expected)
+            case ReadWatermarks(public_keys):
+                found = await self._waited(
+                    lambda: self._watermark_store.read(public_keys)
+                )
+                return Watermarks(items=found)
+            case AdvanceWatermarks(changes):
+                done = await self._waited(
+                    lambda: self._watermark_store.advance(changes)
+                )
+                return Advanced(written=done)
             case GetCredentials():
                 return await self._credentials.get()
             case AppendAudit(events):
@@ -197,8 +214,21 @@ class Services:
     async def _threaded(
         self, threads: ThreadPoolExecutor, call: Callable[[], _Result]
     ) -> _Result:
+        return await self._waited(lambda: threads.submit(call))
+
+    @property
+    def _watermark_store(self) -> WatermarkStore:
+        if self._watermarks is None:
+            raise Undecided(
+                Code.STORAGE_UNAVAILABLE,
+                "this parent has no watermark store",
+                'name one in its configuration, under "watermarks"',
+            )
+        return self._watermarks
+
+    async def _waited(self, begin: Callable[[], Future[_Result]]) -> _Result:
         try:
-            return await asyncio.get_running_loop().run_in_executor(threads, call)
+            return await asyncio.wrap_future(begin())
         except (Verdict, asyncio.CancelledError):
             raise
         except Exception as error:  # the one place where a request's failure ends
