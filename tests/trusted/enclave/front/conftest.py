@@ -13,6 +13,7 @@ import json
 import queue
 import socket
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -340,6 +341,10 @@ class RunningFront:
         }
         self.pairs["expired-client"] = make_certificate("expired-client", days=5)
         self.pairs["issued"] = make_certificate("issued", issuer=self.pairs["default"])
+        # In the manifest as it is; its issuer is nowhere to be found.
+        self.pairs["company"] = make_certificate(
+            "company", issuer=make_certificate("company's authority")
+        )
         self.files = {
             name: write_pair(folder, name, pair) for name, pair in self.pairs.items()
         }
@@ -350,7 +355,7 @@ class RunningFront:
             body=0.4,
             idle=0.8,
             write=0.6,
-            drain=0.3,
+            drain=0.1,
             sweep=0.02,
         )
         self.front: Front | None = None
@@ -385,7 +390,10 @@ class RunningFront:
                 ),
                 client(
                     name="reader",
-                    certificates=[pem(self.pairs["reader"])],
+                    certificates=[
+                        pem(self.pairs["reader"]),
+                        pem(self.pairs["company"]),
+                    ],
                     token_sha256=token("reader"),
                     operations=[manifest.Operation.LIST_KEYS],
                     keys=["*"],
@@ -565,6 +573,10 @@ def running_front(
 ) -> Iterator[RunningFront]:
     running = RunningFront(folder)
     prepare(running)
+    # Libraries of Ethereum that only tests import raise it to 100,000; the enclave
+    # has Python's own limit.
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(1000)
     loop = _Loop()
     running.loop = loop  # type: ignore[attr-defined]
     try:
@@ -579,6 +591,7 @@ def running_front(
         loop.run(close())
     finally:
         loop.stop()
+        sys.setrecursionlimit(limit)
 
 
 @pytest.fixture

@@ -187,3 +187,89 @@ def test_how_the_stream_is_cut_changes_nothing(pieces: list[bytes], cut: int) ->
     assert [request.body for request in first.served] == [
         request.body for request in second.served
     ]
+
+
+# --- what the noise finds only by luck ---------------------------------------------
+
+
+def alone(later: bool = False) -> tuple[HttpProtocol, Transport, Exchange]:
+    transport, exchange = Transport(), Exchange(later)
+    protocol = HttpProtocol(lambda *_: exchange, lambda _: None, Times())
+    protocol.connection_made(transport)
+    return protocol, transport, exchange
+
+
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+def test_a_header_in_pieces_is_counted_before_it_is_whole() -> None:
+    async def main() -> None:
+        protocol, transport, _ = alone()
+        protocol.data_received(b"GET / HTTP/1.1\r\nA: ")
+        for _ in range(17):
+            protocol.data_received(b"b" * 1024)
+        assert transport.written.startswith(b"HTTP/1.1 413 ")
+
+    asyncio.run(main())
+
+
+def test_after_a_refusal_the_sender_may_finish_before_it_is_closed() -> None:
+    async def main() -> None:
+        protocol, transport, _ = alone()
+        now = asyncio.get_running_loop().time()
+        protocol.data_received(b"nonsense\r\n\r\n")
+        assert transport.written.startswith(b"HTTP/1.1 400 ")
+        protocol.data_received(b"x" * 100_000)
+        protocol.look(now + 1)
+        assert not transport.closed
+        protocol.look(now + 1000)
+        assert transport.closed
+
+    asyncio.run(main())
+
+
+def test_a_sender_who_never_finishes_is_closed() -> None:
+    async def main() -> None:
+        protocol, transport, _ = alone()
+        protocol.data_received(b"nonsense\r\n\r\n")
+        sent = 0
+        while not transport.closed:
+            protocol.data_received(b"x" * 65536)
+            sent += 65536
+        assert sent <= http_protocol.MAX_DRAINED + 65536
+
+    asyncio.run(main())
+
+
+def test_reading_goes_on_when_a_pipeline_is_drained() -> None:
+    async def main() -> None:
+        protocol, transport, exchange = alone(later=True)
+        for _ in range(3):
+            protocol.data_received(GET * 3)
+            assert not transport.reading
+            for _ in range(3):
+                exchange.waiting.pop()()
+                await asyncio.sleep(0)
+            assert transport.reading
+        assert len(exchange.served) == 9
+
+    asyncio.run(main())
+
+
+def test_a_peer_that_reads_nothing_is_asked_for_nothing_and_dropped() -> None:
+    async def main() -> None:
+        protocol, transport, exchange = alone()
+        protocol.pause_writing()
+        protocol.data_received(GET * 3)
+        assert exchange.served == []
+        assert not transport.reading
+        protocol.resume_writing()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert len(exchange.served) == 3
+        assert transport.reading
+        protocol.pause_writing()
+        protocol.look(asyncio.get_running_loop().time() + 1000)
+        assert transport.closed
+
+    asyncio.run(main())

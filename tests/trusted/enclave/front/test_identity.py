@@ -34,6 +34,12 @@ def test_a_certificate_of_the_manifest_is_enough(front: Any) -> None:
     assert front.ask("GET", LIST, certificate="reader")[0] == 200
 
 
+def test_a_certificate_is_trusted_as_it_is_without_its_issuer(front: Any) -> None:
+    assert front.ask("GET", LIST, certificate="company")[0] == 200
+    status, answer = front.ask("POST", LIST, {"name": "a"}, certificate="company")
+    assert (status, answer["error"]["code"]) == (403, "not_allowed")
+
+
 @pytest.mark.parametrize(
     "header",
     [

@@ -306,6 +306,12 @@ def test_an_authorization_is_bound_to_a_chain_and_an_address(
     assert refused.value.code == code
 
 
+def test_an_authorization_for_every_chain_is_refused_by_name() -> None:
+    asked = authorization_fields.parse(0, ALLOWED, 0)
+    with pytest.raises(Refused, match="every chain"):
+        policy_for(CLIENT).authorization(CLIENT, KEY, asked)
+
+
 def test_an_allowed_authorization_gets_a_permit_for_its_own_hash() -> None:
     client = with_limits(destinations=[ALLOWED])
     asked = authorization_fields.parse(1, ALLOWED, 0)
