@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from nitrosigner.emulator.kms.policy_document import parse_policy
-from nitrosigner.emulator.kms.policy_evaluation import (
+from nitrosigner.image.key_policy import KeyPolicy
+from nitrosigner.image.policy_document import parse_policy
+from nitrosigner.image.policy_evaluation import (
     Caller,
     ContextValue,
     Question,
     context_of,
     evaluate,
 )
-from nitrosigner.image.key_policy import KeyPolicy
 from nitrosigner.verdicts import Malformed, Refused
 
 ACCOUNT = "123456789012"

@@ -97,5 +97,5 @@ def _malformed(sentence: str) -> Malformed:
     return Malformed(
         Code.MALFORMED_REQUEST,
         f"these are no measurements: {sentence}",
-        "make image writes measurements.json; nitrosigner image measure FILE --json too",
+        "make image writes them; so does nitrosigner image measure FILE --json",
     )

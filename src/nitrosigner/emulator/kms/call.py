@@ -17,8 +17,12 @@ from nitrosigner.emulator.kms.attested_recipient import (
 )
 from nitrosigner.emulator.kms.errors import KmsError, invalid
 from nitrosigner.emulator.kms.key_material import RootKey
-from nitrosigner.emulator.kms.policy_document import PolicyDocument, parse_policy
-from nitrosigner.emulator.kms.policy_evaluation import (
+from nitrosigner.emulator.kms.principals import Principal, Principals
+from nitrosigner.emulator.kms.requests import Recipient
+from nitrosigner.emulator.kms.store import KeyRow, KeyState, Store
+from nitrosigner.emulator.kms.stored_policy import parse_policy
+from nitrosigner.image.policy_document import PolicyDocument
+from nitrosigner.image.policy_evaluation import (
     Caller,
     ContextValue,
     Question,
@@ -26,9 +30,6 @@ from nitrosigner.emulator.kms.policy_evaluation import (
     context_of,
     evaluate,
 )
-from nitrosigner.emulator.kms.principals import Principal, Principals
-from nitrosigner.emulator.kms.requests import Recipient
-from nitrosigner.emulator.kms.store import KeyRow, KeyState, Store
 
 _UNKNOWN_BLOB: Final = (
     "The ciphertext refers to a customer master key that does not exist, does not "

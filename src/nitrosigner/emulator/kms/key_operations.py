@@ -10,13 +10,13 @@ from nitrosigner.emulator.kms.call import (
     new_key_id,
 )
 from nitrosigner.emulator.kms.errors import KmsError, invalid
-from nitrosigner.emulator.kms.policy_document import (
-    PolicyDocument,
+from nitrosigner.emulator.kms.store import KeyRow, KeyState
+from nitrosigner.emulator.kms.stored_policy import (
     check_principals_exist,
     malformed,
     parse_policy,
 )
-from nitrosigner.emulator.kms.store import KeyRow, KeyState
+from nitrosigner.image.policy_document import PolicyDocument
 
 Answer = dict[str, Any]
 _LOCKED_OUT: Final = (

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from nitrosigner.emulator.kms.policy_document import (
+from nitrosigner.image.policy_document import (
     Condition,
     PolicyDocument,
     Principals,
