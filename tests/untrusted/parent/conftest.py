@@ -8,7 +8,8 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,19 @@ from nitrosigner.untrusted.parent.record_store import (
 )
 from nitrosigner.untrusted.parent.secrets_manager_store import secrets_manager_client
 from nitrosigner.untrusted.parent.vsock import UnixVsock
-from nitrosigner.wire.services import Conflict, Page, Stored, StoredRecord
+from nitrosigner.untrusted.parent.watermark_store import check_advance
+from nitrosigner.untrusted.parent.watermark_store import (
+    check_read as check_watermarks_read,
+)
+from nitrosigner.verdicts import Malformed
+from nitrosigner.wire.services import (
+    Conflict,
+    Page,
+    Stored,
+    StoredRecord,
+    StoredWatermark,
+    WatermarkChange,
+)
 
 DEADLINE = 10.0
 
@@ -220,3 +233,83 @@ def secrets_manager(monkeypatch: pytest.MonkeyPatch) -> Iterator[SerialClient]:
         client = SerialClient(secrets_manager_client("eu-west-1"))
         yield client
         client.client.close()
+
+
+class MemoryWatermarks:
+    """
+    A watermark store in memory that can fail in every way a real one can.
+
+    `failures` fail calls before they do anything, `lost` after they did it; while
+    `held` is a list, calls wait in it until `release`.
+    """
+
+    def __init__(self) -> None:
+        self.items: dict[bytes, StoredWatermark] = {}
+        self.failures: list[BaseException] = []
+        self.lost: list[BaseException] = []
+        self.held: list[Callable[[], None]] | None = None
+        self.requests: list[Any] = []
+        self.closed = False
+        self.lock = threading.Lock()
+
+    def read(self, public_keys: Sequence[bytes]) -> Future[list[StoredWatermark]]:
+        return self._do(
+            lambda: check_watermarks_read(public_keys),
+            lambda: [self.items[key] for key in public_keys if key in self.items],
+        )
+
+    def advance(self, changes: Sequence[WatermarkChange]) -> Future[list[bool]]:
+        self.requests.append(list(changes))
+        return self._do(
+            lambda: check_advance(changes),
+            lambda: [self._advance(change) for change in changes],
+        )
+
+    def release(self) -> None:
+        held, self.held = self.held, None
+        for act in held or ():
+            act()
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _advance(self, change: WatermarkChange) -> bool:
+        held = self.items.get(change.public_key)
+        if (held.version if held else 0) != change.expected:
+            return False
+        self.items[change.public_key] = StoredWatermark(
+            change.public_key, change.expected + 1, change.data
+        )
+        return True
+
+    def _do(self, check: Callable[[], None], work: Callable[[], Any]) -> Future[Any]:
+        answer: Future[Any] = Future()
+
+        def act() -> None:
+            if not answer.set_running_or_notify_cancel():
+                return
+            try:
+                check()
+            except Malformed as error:
+                answer.set_exception(error)
+                return
+            if self.failures:
+                answer.set_exception(self.failures.pop(0))
+                return
+            with self.lock:
+                done = work()
+            if self.lost:
+                answer.set_exception(self.lost.pop(0))
+            else:
+                answer.set_result(done)
+
+        if self.held is None:
+            act()
+        else:
+            self.held.append(act)
+        return answer
+
+
+@pytest.fixture
+def memory_watermarks() -> MemoryWatermarks:
+    return MemoryWatermarks()

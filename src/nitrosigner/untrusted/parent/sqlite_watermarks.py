@@ -31,8 +31,10 @@ CREATE TABLE watermarks (
     public_key BLOB NOT NULL PRIMARY KEY CHECK (length(public_key) = 48),
     version    INTEGER NOT NULL CHECK (version > 0),
     data       BLOB NOT NULL CHECK (length(data) BETWEEN 1 AND 1024)
-) STRICT, WITHOUT ROWID;
+) STRICT;
 """
+# With a rowid: validators that were registered together lie together, and those attest
+# together. Ordered by their keys, each would cost the journal a page of its own.
 _READ: Final = "SELECT version, data FROM watermarks WHERE public_key = ?"
 _FIRST: Final = (
     "INSERT INTO watermarks (public_key, version, data) VALUES (?, 1, ?)"
