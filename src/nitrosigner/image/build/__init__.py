@@ -1,0 +1,1 @@
+"""Builds the enclave image: locked inputs, deterministic archives, one EIF."""

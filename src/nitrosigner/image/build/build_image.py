@@ -1,0 +1,191 @@
+"""
+One image from locked inputs. The same commit makes the same bytes, anywhere.
+
+Nothing of this machine gets in: no time, no path, no environment, no version of a
+tool that is not locked. Two builds in different folders are compared by a test.
+"""
+
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import nitrosigner
+from nitrosigner.image import measurements_file
+from nitrosigner.image.build import application, base_system, sbom, wheels
+from nitrosigner.image.build import standard_library as library
+from nitrosigner.image.build.base_system import DebianLock
+from nitrosigner.image.build.cache_folder import put, sha256_of
+from nitrosigner.image.build.debian_archive import DebianArchive
+from nitrosigner.image.build.debian_mirror import Mirrors
+from nitrosigner.image.build.deterministic_cpio import archive, padded
+from nitrosigner.image.build.file_tree import FileTree
+from nitrosigner.image.build.kernel import Kernel
+from nitrosigner.image.build.locked_python import LockedPython
+from nitrosigner.image.eif.measure import Measurements
+from nitrosigner.image.eif.metadata import Build, Metadata
+from nitrosigner.image.eif.writer import ImageContents, write_eif
+
+IMAGE_NAME: Final = "enclave.eif"
+SBOM_NAME: Final = "sbom.cdx.json"
+COMMAND_LINE: Final = (
+    "reboot=k panic=30 pci=off nomodules console=ttyS0"
+    " i8042.noaux i8042.nomux i8042.nopnp i8042.dumbkbd random.trust_cpu=on"
+)
+"""As AWS's own images have it. Not `root=`: with a ramdisk that panics."""
+INIT: Final = f"""\
+#!/usr/bin/python3.11 -ISB
+import sys
+sys.path.append("/{application.APPLICATION}")
+from nitrosigner.trusted.init.first_process import main
+main()
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Ramdisks:
+    """The two file systems, before they are packed."""
+
+    base: FileTree
+    application: FileTree
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What a build left in its folder."""
+
+    image: Path
+    measurements: Measurements
+    size: int
+
+
+def build(
+    output: Path,
+    *,
+    source: Path,
+    kernel: Kernel,
+    cache: Path,
+    mirrors: Callable[[], Mirrors],
+    say: Callable[[str], None],
+) -> Built:
+    """
+    Build the image of the source tree *source* into the folder *output*.
+
+    Raises:
+        Verdict: It cannot be built.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    lock = base_system.locked()
+    say("fetching locked packages and wheels")
+    debian = base_system.shipped_of_debian(
+        lock, DebianArchive(cache, mirrors, lock.release)
+    )
+    of_wheels = wheels.shipped_of_wheels(cache)
+    with tempfile.TemporaryDirectory(prefix="nitrosigner-") as place:
+        python = LockedPython(debian, Path(place))
+        say("compiling and packing")
+        disks = ramdisks(
+            debian, application.application_files(source, of_wheels), python
+        )
+        packed = [
+            padded(python.gzip(archive(disk)))
+            for disk in (disks.base, disks.application)
+        ]
+    image = output / IMAGE_NAME
+    measurements = write_eif(
+        image,
+        ImageContents(
+            kernel=kernel.data,
+            command_line=COMMAND_LINE,
+            ramdisks=packed,
+            metadata=_metadata(kernel),
+        ),
+        replace=True,
+    )
+    put(output / SBOM_NAME, sbom.document(lock, wheels.locked(), kernel, measurements))
+    put(
+        output / measurements_file.NAME,
+        measurements_file.encode(
+            measurements, _details(lock, kernel, source, packed, image)
+        ),
+    )
+    return Built(image, measurements, image.stat().st_size)
+
+
+def ramdisks(
+    debian: FileTree, files: Mapping[str, bytes], python: LockedPython
+) -> Ramdisks:
+    """Return both file systems: what ships of Debian, and the application's *files*."""
+    contents = debian.files
+    chosen = library.needed(
+        [path for path in contents if path.startswith(library.ROOT)],
+        application.python_sources(files),
+        contents,
+    )
+    modules = {path: contents[path] for path in chosen}
+    base = application.compiled(modules, "", python)
+    for path, entry in debian:
+        if not path.startswith(library.ROOT) and (entry.is_file or entry.data):
+            base.add(path, entry)
+    base_system.add_root_folders(base)
+    base.add_file("init", INIT.encode(), executable=True)
+    return Ramdisks(
+        base, application.compiled(files, f"{application.APPLICATION}/", python)
+    )
+
+
+def _metadata(kernel: Kernel) -> Metadata:
+    return Metadata(
+        image_name="nitrosigner",
+        image_version=nitrosigner.__version__,
+        build_metadata=Build(
+            build_tool_version=nitrosigner.__version__,
+            operating_system="Debian 12",
+            kernel_version=kernel.origin,
+        ),
+    )
+
+
+def _details(
+    lock: DebianLock,
+    kernel: Kernel,
+    source: Path,
+    packed: list[bytes],
+    image: Path,
+) -> Mapping[str, Any]:
+    return {
+        "image": {"sha256": sha256_of(image), "bytes": image.stat().st_size},
+        "kernel": {
+            "sha256": kernel.sha256,
+            "bytes": len(kernel.data),
+            "origin": kernel.origin,
+        },
+        "command_line": COMMAND_LINE,
+        "ramdisks": [{"bytes": len(disk)} for disk in packed],
+        "packages": {one.name: one.version for one in lock.packages},
+        "wheels": {one.name: one.version for one in wheels.locked()},
+        "source_commit": source_commit(source),
+    }
+
+
+def source_commit(source: Path) -> str | None:
+    """
+    Return the commit that *source* is, None if it is none or was changed.
+
+    A note for people: what counts is what was measured.
+    """
+    git = ["git", "-C", str(source)]
+    try:
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "--", "."],
+            capture_output=True,
+            check=True,
+        ).stdout
+        head = subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, check=True
+        ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return None if changed.strip() else head.decode("ascii").strip()

@@ -1,0 +1,60 @@
+"""
+Writes the locks anew: Debian's newest versions, and the wheels that contents.toml names.
+
+A decision, not a chore: PCR0 changes, and with it every key policy. The diff of the
+lock files is what a second pair of eyes reviews.
+"""
+
+import hashlib
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from nitrosigner.image import contents
+from nitrosigner.image.build import base_system, wheels
+from nitrosigner.image.build.debian_archive import DebianArchive
+from nitrosigner.image.build.debian_mirror import Mirrors
+
+
+def lock_debian(cache: Path, mirrors: Callable[[], Mirrors]) -> None:
+    """
+    Put the newest version of each listed package into the lock.
+
+    Raises:
+        NotBuilt: The mirror has no such package.
+    """
+    text = base_system.LOCK.read_text(encoding="utf-8")
+    lock = base_system.locked()
+    archive = DebianArchive(cache, mirrors, lock.release)
+    for one in lock.packages:
+        newest = archive.candidate(one.name)
+        text = re.sub(
+            rf'(name = "{re.escape(one.name)}"\nversion = ")[^"]*("\nsha256 = ")[^"]*',
+            rf"\g<1>{newest.version}\g<2>{newest.sha256}",
+            text,
+        )
+    base_system.LOCK.write_text(text, encoding="utf-8")
+
+
+def lock_wheels() -> None:
+    """
+    Lock the wheels of the versions that contents.toml names.
+
+    Raises:
+        NotBuilt: There is no such wheel.
+    """
+    parts = [
+        "# The wheels of the distributions that ../contents.toml lists, one file each."
+        " PCR0 and\n# PCR2 measure what ships of them. `make lock-image` writes this file."
+    ]
+    for one in contents.declared().distributions:
+        with tempfile.TemporaryDirectory() as temporary:
+            wheels.download([f"{one.name}=={one.version}"], Path(temporary), one.name)
+            (found,) = Path(temporary).iterdir()
+            digest = hashlib.sha256(found.read_bytes()).hexdigest()
+            parts.append(
+                f'[[wheels]]\nname = "{one.name}"\nversion = "{one.version}"\n'
+                f'file = "{found.name}"\nsha256 = "{digest}"'
+            )
+    wheels.LOCK.write_text("\n\n".join(parts) + "\n", encoding="utf-8")

@@ -1,0 +1,1 @@
+"""The enclave's kernel: its configuration and how it is built."""
