@@ -17,12 +17,10 @@ from nitrosigner.wire.api import KeyDescription
 
 ALGORITHM: Final = "bls12-381"
 """Of every validator key, in `import_wrapping.import_info` too."""
-DERIVE_NAME: Final = "validators/derive"
-"""`name` in the `import_info` of a wrapped mnemonic or seed. `identity` is the kind."""
-
 MAX_BATCH: Final = 10_000
 """Signatures in one batch, over all its parts."""
-MAX_DERIVED: Final = 1_000
+MAX_DERIVED: Final = 256
+"""Keys out of one `derive`."""
 MAX_KEYSTORES: Final = 128
 """Keystores in one Keymanager import: opening one takes about a second."""
 MAX_DELETED: Final = 1_024
@@ -172,9 +170,10 @@ class CreateValidator(_Body, frozen=True, kw_only=True):
 
 class ImportValidator(_Body, frozen=True, kw_only=True):
     """
-    POST /api/v1/validators/import: one key, and what it has signed. 201.
+    POST /api/v1/validators/import: one key, and what it has signed.
 
-    The history is made durable before the key is stored.
+    201 with `KeyDescription`; 200 if it was here already: its history moved forward,
+    its state is as it was. The history is made durable before the key is stored.
     """
 
     identity: PublicKeyHex
@@ -183,60 +182,66 @@ class ImportValidator(_Body, frozen=True, kw_only=True):
     """`import_wrapping.wrap` of the 32 bytes, with name and identity both `0x` and the
     public key in lower case, algorithm `bls12-381`."""
     history: SlashingHistory | None = None
-    """May only name this validator. `None`: it has never signed anything."""
-    version: int = 0
-    """0: it must not be here yet. Else the current version of the record to replace."""
+    """May only name this validator. `None`: it has never signed anything elsewhere."""
 
 
 class ImportReference(_Body, frozen=True, kw_only=True):
     """
-    POST /api/v1/validators/import-reference: an item that the AWS reference wrote. 201.
+    POST /api/v1/validators/import-reference: an item that the AWS reference wrote.
 
     The ciphertext is KMS Encrypt (no encryption context) of a JSON object with an
     EIP-2335 keystore, its password and a mnemonic. It is opened inside; the mnemonic is
-    dropped.
+    dropped. Answers as `import` does.
     """
 
     public_key: PublicKeyHex
     ciphertext: Base64
     history: SlashingHistory | None = None
-    version: int = 0
+
+
+class Seed(_Body, frozen=True, kw_only=True):
+    """Where keys are derived from."""
+
+    form: Literal["mnemonic", "seed", "new"]
+    """`mnemonic`: BIP-39 words, and after a line feed the passphrase if there is one.
+    `seed`: 32 to 64 raw bytes. `new`: 24 words are made inside, and leave it only as
+    the backup."""
+    wrapped: Base64 = ""
+    """`import_wrapping.wrap` under `import_wrapping.seed_info`. Empty for `new`."""
 
 
 class DeriveValidators(_Body, frozen=True, kw_only=True):
     """
     POST /api/v1/validators/derive: keys m/12381/3600/i/0/0 of EIP-2334. 201.
 
-    `history` is for a mnemonic whose validators have signed before.
+    Validators that have signed before: send their history (POST slashing-history)
+    first. Asked again with the same seed and range it gives the same answer.
     """
 
-    kind: Literal["mnemonic", "seed", "new"]
-    """`new`: a mnemonic is made inside and leaves it only as the backup."""
-    wrapped: Base64 | None = None
-    """`import_wrapping.wrap` of the mnemonic (UTF-8) or the seed, with name
-    `DERIVE_NAME`, algorithm `bls12-381`, identity the kind."""
+    seed: Seed
     start: Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)] = 0
     """The first i."""
     count: Annotated[int, msgspec.Meta(ge=1, le=MAX_DERIVED)] = 1
-    backup_recipient: str | None = None
-    """Base64 of a raw X25519 public key, offline. Required for `new`."""
-    history: SlashingHistory | None = None
+    backup_recipient: Annotated[str, msgspec.Meta(max_length=64)] | None = None
+    """Base64 of a raw X25519 public key, offline. Needed for `new`."""
 
 
 class DerivedValidators(_Body, frozen=True, kw_only=True):
     """Answer of `derive`."""
 
     keys: list[KeyDescription]
+    """In the order of their indices."""
     backup: str | None = None
-    """Base64: HPKE (`import_wrapping.wrap`) to the recipient of what was derived from,
-    with name `validators/backup`, algorithm `bls12-381`, identity the kind (`mnemonic`
-    for `new`)."""
+    """Base64: what was entered or made, wrapped to the recipient under
+    `import_wrapping.backup_info`."""
 
 
 class DepositDataRequest(_Body, frozen=True, kw_only=True):
     """POST /api/v1/validators/{pubkey}/deposit-data."""
 
-    withdrawal_credentials: str
+    withdrawal_credentials: Annotated[
+        str, msgspec.Meta(pattern=r"^0x[0-9a-fA-F]{64}\Z")
+    ]
     """32 bytes: 0x01 or 0x02, eleven zeros, an address; or 0x00 and a hash."""
     amount: Uint64 = "32000000000"
     """Gwei."""
@@ -262,9 +267,8 @@ class VoluntaryExitRequest(_Body, frozen=True, kw_only=True):
     """POST /api/v1/validators/{pubkey}/voluntary-exit."""
 
     epoch: Uint64
+    """The first epoch in which it is valid; from then on it is for ever."""
     validator_index: Uint64
-    fork: Literal["phase0", "altair", "bellatrix", "capella", "deneb"] = "deneb"
-    """The fork that the chain is in; Deneb and all later ones sign alike (EIP-7044)."""
 
 
 class VoluntaryExit(_Body, frozen=True, kw_only=True):
@@ -285,11 +289,15 @@ class BlsToExecutionChangeRequest(_Body, frozen=True, kw_only=True):
     """
     POST /api/v1/validators/{pubkey}/bls-to-execution-change.
 
-    The key in the path is the *withdrawal* key (m/12381/3600/i/0), which signs this.
+    What signs is the withdrawal key: with *seed* m/12381/3600/index/0 of it, where
+    m/12381/3600/index/0/0 must be the key in the path; without *seed* the key in the
+    path itself.
     """
 
     validator_index: Uint64
-    to_execution_address: str
+    to_execution_address: Annotated[str, msgspec.Meta(pattern=r"^0x[0-9a-fA-F]{40}\Z")]
+    seed: Seed | None = None
+    index: Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)] = 0
 
 
 class BlsToExecutionChange(_Body, frozen=True, kw_only=True):
