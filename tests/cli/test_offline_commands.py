@@ -260,6 +260,19 @@ def test_what_makes_no_manifest_is_said(cli: Cli, arguments: list[str]) -> None:
     assert set(json.loads(out)["error"]) == {"code", "message", "hint"}
 
 
+def test_a_manifest_for_validators_names_their_chain(cli: Cli, tmp_path: Path) -> None:
+    arguments = ["--kms-key-arn", ARN, "--network", "a=1", "--validators", "hoodi"]
+    code, _, err = cli(
+        "manifest", "new", "--deployment", "prod", *arguments, "-o", "validators.json"
+    )
+    assert code == 0, err
+    made = json.loads((tmp_path / "validators.json").read_text())
+    assert made["validators"]["network"] == "hoodi"
+    code, out, _ = cli("manifest", "show", "validators.json")
+    assert code == 0
+    assert "on hoodi" in out
+
+
 def test_a_key_that_is_no_administrators_is_refused(cli: Cli, signed: Path) -> None:
     assert (
         cli(

@@ -21,6 +21,7 @@ from nitrosigner.wire.manifest import (
     Network,
     SignedManifest,
 )
+from nitrosigner.wire.manifest_validators import Validators
 
 _file = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
 _new_file = click.Path(path_type=Path, dir_okay=False)
@@ -57,6 +58,12 @@ def manifest() -> None:
     metavar="NAME",
     help="Names and addresses that clients call the signer by.",
 )
+@click.option(
+    "--validators",
+    "beacon_network",
+    metavar="NAME",
+    help="The beacon chain that validators sign for: mainnet, sepolia, hoodi, …",
+)
 @click.option("--version", "number", type=click.IntRange(min=1), default=1)
 @click.option("--output", "-o", "file", type=_new_file, metavar="FILE")
 @json_option
@@ -65,6 +72,7 @@ def new(
     deployment: str,
     kms_key_arn: str,
     networks: tuple[str, ...],
+    beacon_network: str | None,
     clients: tuple[Path, ...],
     tls_names: tuple[str, ...],
     number: int,
@@ -85,6 +93,8 @@ def new(
     }
     if tls_names:
         fields["tls_names"] = list(tls_names)
+    if beacon_network is not None:
+        fields["validators"] = Validators(network=beacon_network)
     payload = msgspec.json.format(msgspec.json.encode(Manifest(**fields)), indent=2)
     made = manifests.parse(payload)
     output = Output(as_json)
@@ -227,7 +237,22 @@ def _body_lines(shown: Manifest) -> list[tuple[str, str]]:
     if shown.aws.kms_certificate_authorities:
         lines.append(("KMS CA", "not Amazon's: named in this manifest"))
     lines += [("network", f"{n.name} = {n.chain_id}") for n in shown.networks]
+    if shown.validators is not None:
+        lines.append(("validators", _validators_line(shown.validators)))
     return lines + [("client", _client_line(client)) for client in shown.clients]
+
+
+def _validators_line(validators: Validators) -> str:
+    line = f"on {validators.network}"
+    if validators.custom is not None:
+        line += f", a chain of its own with the {validators.custom.preset} preset"
+    if validators.expected_keys is not None:
+        line += f", ready with {validators.expected_keys} keys"
+    if validators.ceiling_slot is not None:
+        line += f", no block after slot {validators.ceiling_slot}"
+    if validators.ceiling_epoch is not None:
+        line += f", no vote after epoch {validators.ceiling_epoch}"
+    return line
 
 
 def _client_line(client: Client) -> str:

@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
 )
 
 from nitrosigner.verdicts import Code, Malformed, Refused
+from nitrosigner.wire.manifest_validators import Validators
 
 MAX_MANIFEST: Final = 60 * 1024
 """Bytes of a signed manifest. It must fit in one stored record."""
@@ -38,9 +39,9 @@ Slug = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}\Z")]
 Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Amount = Annotated[str, msgspec.Meta(pattern=r"^(0|[1-9][0-9]{0,77})\Z")]
 """Wei as a decimal string: JSON numbers lose precision in other languages."""
-KeyPattern = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9._*?-]{1,64}\Z")]
-"""Only `*` and `?` are wild: brackets, which `fnmatch` knows too, match nobody's
-expectation."""
+KeyPattern = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9._*?-]{1,98}\Z")]
+"""Long enough for a validator's name, `0x` and 96 digits. Only `*` and `?` are wild:
+brackets, which `fnmatch` knows too, match nobody's expectation."""
 Address = Annotated[str, msgspec.Meta(pattern=r"^0x[0-9a-fA-F]{40}\Z")]
 _DNS_NAME: Final = re.compile(
     r"(?=.{1,253}\Z)(\*\.)?([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)*"
@@ -66,6 +67,15 @@ class Operation(StrEnum):
     SIGN_DIGEST = "sign_digest"
     """Signs 32 bytes whose meaning is unknown. Not implied by any other."""
     ROTATE_VAULT = "rotate_vault"
+    SIGN_DUTY = "sign_duty"
+    """What a validator client asks for, day and night; not the three below."""
+    SIGN_VOLUNTARY_EXIT = "sign_voluntary_exit"
+    """Ends a validator for good."""
+    SIGN_DEPOSIT = "sign_deposit"
+    SIGN_BLS_CHANGE = "sign_bls_change"
+    """Says for good where a validator's money goes."""
+    SLASHING_HISTORY = "slashing_history"
+    """Export, and import that only moves forward."""
 
 
 class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -145,6 +155,8 @@ class Manifest(
     """DNS names and IP addresses that the server certificate is made out to."""
     deleted_keys_kept_days: Annotated[int, msgspec.Meta(ge=7, le=365)] = 30
     limits: Limits = Limits()
+    validators: Validators | None = None
+    """Absent: this deployment has wallet keys only."""
 
 
 class SignedManifest(_Part, frozen=True, kw_only=True):
@@ -280,8 +292,13 @@ def _check_consistency(manifest: Manifest) -> None:
 
     for name in manifest.tls_names:
         need(_is_tls_name(name), "a TLS name is neither a DNS name nor an address")
-    arn_region = manifest.aws.kms_key_arn.split(":")[3]
-    need(arn_region == manifest.aws.region, "the KMS key is in another region")
+    arns = [manifest.aws.kms_key_arn]
+    if manifest.validators is not None and manifest.validators.reference_kms_key_arn:
+        arns.append(manifest.validators.reference_kms_key_arn)
+    for arn in arns:
+        need(
+            arn.split(":")[3] == manifest.aws.region, "the KMS key is in another region"
+        )
     names = [client.name for client in manifest.clients]
     need(len(set(names)) == len(names), "two clients have one name")
     networks = [network.name for network in manifest.networks]
