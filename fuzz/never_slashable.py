@@ -4,8 +4,8 @@ Random duties, restarts and faults against the slashing guard, counted by an ora
     python fuzz/never_slashable.py --operations 1000000 [--seed N] [--signers 4]
 
 Two to four signers share one store that loses requests and answers, repeats writes,
-answers late and out of order, withholds, alters, swaps and replays items. Signers die at
-any point and come back with empty memories. Whatever was permitted is judged by the
+answers late and out of order, withholds, alters, swaps and replays items. Signers die
+at any point and come back with empty memories. Whatever was permitted is judged by the
 consensus specification's own definition of a slashable pair; there must be none.
 
 What is not played, because nothing inside an enclave can see it: a store that goes back
