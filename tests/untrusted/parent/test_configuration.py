@@ -11,6 +11,7 @@ from nitrosigner.untrusted.parent.configuration import (
     KernelMode,
     SecretsManager,
     Sqlite,
+    SqliteWatermarks,
     UnixMode,
 )
 from nitrosigner.untrusted.parent.egress_proxy import Destination
@@ -39,6 +40,14 @@ def test_the_smallest_configuration_has_safe_defaults() -> None:
     assert Destination("kms.eu-west-1.amazonaws.com", 443) in read.allowed()
     assert len(read.allowed()) == 2
     assert read.pins() == {}
+    assert read.watermarks is None
+
+
+def test_watermarks_lie_in_a_store_of_their_own() -> None:
+    read = configuration.parse(
+        told(watermarks={"kind": "sqlite", "path": "/data/watermarks.db"})
+    )
+    assert read.watermarks == SqliteWatermarks(path="/data/watermarks.db")
 
 
 def test_a_real_vsock_and_secrets_manager() -> None:
@@ -79,6 +88,9 @@ def test_a_host_may_be_pinned_and_added() -> None:
         ({"store": {"kind": "sqlite"}}, "path"),
         ({"store": {"kind": "secrets_manager", "prefix": "no-slash"}}, "prefix"),
         ({"store": {"kind": "secrets_manager", "prefix": "a/", "recovery_days": 1}}, "recovery"),
+        ({"watermarks": {"kind": "sqlite"}}, "path"),
+        ({"watermarks": {"kind": "secrets_manager", "prefix": "a/"}}, "watermarks"),
+        ({"watermarks": {"kind": "sqlite", "path": "/data/store.db"}}, "watermarks"),
         ({"unknown": 1}, "unknown"),
         ({"audit": {"path": ""}}, "audit.path"),
         ({"egress": {"pins": {"evil.example:443": "127.0.0.1:1"}}}, "evil.example:443"),

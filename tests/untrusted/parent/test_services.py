@@ -19,6 +19,8 @@ from nitrosigner.wire import frames, services
 from nitrosigner.wire.addresses import SERVICES_PORT
 from nitrosigner.wire.services import (
     Absent,
+    Advanced,
+    AdvanceWatermarks,
     Answer,
     AppendAudit,
     Conflict,
@@ -31,14 +33,19 @@ from nitrosigner.wire.services import (
     ListRecords,
     Page,
     PutRecord,
+    ReadWatermarks,
     RemoveRecord,
     ReportState,
     Request,
     Stored,
     StoredRecord,
+    StoredWatermark,
+    WatermarkChange,
+    Watermarks,
 )
 
 CANARY = b"CANARY-0f1e2d3c"
+KEY, OTHER = b"k" * 48, b"o" * 48
 
 
 class Role:
@@ -106,6 +113,7 @@ class Peer:
 class World:
     def __init__(self, server: Services, enclave: Any, store: Any, tmp: Path) -> None:
         self.server, self.enclave, self.store = server, enclave, store
+        self.watermarks: Any = None
         self.role: Role
         self.reports: Reports
         self.audit_path = tmp / "audit.jsonl"
@@ -118,14 +126,23 @@ class World:
 
 @pytest.fixture
 def started(
-    vsock: Any, enclave: Any, log: Any, memory_store: Any, tmp_path: Path
+    vsock: Any,
+    enclave: Any,
+    log: Any,
+    *,
+    memory_store: Any,
+    memory_watermarks: Any,
+    tmp_path: Path,
 ) -> Any:
     @asynccontextmanager
-    async def start(**limits: Any) -> AsyncIterator[World]:
+    async def start(
+        *, with_watermarks: bool = True, **limits: Any
+    ) -> AsyncIterator[World]:
         role, reports = Role(), Reports()
         audit = AuditLog(tmp_path / "audit.jsonl")
         server = Services(
             store=memory_store,
+            watermarks=memory_watermarks if with_watermarks else None,
             credentials=role,
             audit=audit,
             reports=reports,
@@ -135,6 +152,7 @@ def started(
         await server.start(vsock, SERVICES_PORT)
         world = World(server, enclave, memory_store, tmp_path)
         world.role, world.reports = role, reports
+        world.watermarks = memory_watermarks
         try:
             yield world
         finally:
@@ -173,6 +191,92 @@ def test_each_request_gets_its_answer(started: Any) -> None:
             assert world.reports.reports == [report]
             assert world.server.counts().requests == 10
             assert world.server.counts().failed == 0
+
+    asyncio.run(main())
+
+
+def test_watermarks_are_advanced_and_read(started: Any) -> None:
+    async def main() -> None:
+        async with started() as world:
+            peer = await world.peer()
+            changes = [WatermarkChange(KEY, 0, b"x"), WatermarkChange(OTHER, 1, b"y")]
+            assert await peer.ask(AdvanceWatermarks(changes)) == Advanced([True, False])
+            found = await peer.ask(ReadWatermarks([OTHER, KEY]))
+            assert found == Watermarks([StoredWatermark(KEY, 1, b"x")])
+
+    asyncio.run(main())
+
+
+def test_questions_for_watermarks_do_not_wait_for_one_another(started: Any) -> None:
+    async def main() -> None:
+        async with started() as world:
+            world.watermarks.held = []
+            peer = await world.peer()
+            for number in range(40):
+                key = bytes([number]) * 48
+                change = WatermarkChange(key, 0, b"x")
+                peer.send(number, AdvanceWatermarks([change]))
+            assert await peer.ask(GetRecord("keys", "a"), 100) == Absent()
+            assert len(world.watermarks.held) == 40
+            world.watermarks.release()
+            got = dict([await peer.receive() for _ in range(40)])
+            assert got == {number: Advanced([True]) for number in range(40)}
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("when", ["failures", "lost"])
+def test_a_failing_watermark_store_is_a_failed_answer(
+    started: Any, log: Any, when: str
+) -> None:
+    async def main() -> None:
+        async with started() as world:
+            peer = await world.peer()
+            getattr(world.watermarks, when).extend([
+                Undecided(Code.STORAGE_UNAVAILABLE, "the disk is full", "make room"),
+                ZeroDivisionError("CANARY-0f1e2d3c"),
+            ])  # fmt: skip
+            request = AdvanceWatermarks([WatermarkChange(KEY, 0, b"x")])
+            full = await peer.ask(request)
+            assert full == Failed("storage_unavailable", "the disk is full: make room")
+            fault = await peer.ask(request)
+            assert isinstance(fault, Failed)
+            assert fault.code == "internal"
+            written = when == "lost"
+            assert await peer.ask(request) == Advanced([not written])
+            assert world.server.counts().failed == 2
+
+    asyncio.run(main())
+    assert CANARY.decode() not in log.text.getvalue()
+
+
+def test_a_watermark_store_that_hangs_fails_in_time(started: Any) -> None:
+    async def main() -> None:
+        async with started(request_seconds=0.05) as world:
+            world.watermarks.held = []
+            peer = await world.peer()
+            answer = await peer.ask(AdvanceWatermarks([WatermarkChange(KEY, 0, b"x")]))
+            assert isinstance(answer, Failed)
+            assert answer.code == "storage_unavailable"
+            # It had not begun, so it is not carried out later.
+            world.watermarks.release()
+            assert await peer.ask(ReadWatermarks([KEY])) == Watermarks([])
+
+    asyncio.run(main())
+
+
+def test_a_parent_without_a_watermark_store_says_so(started: Any) -> None:
+    async def main() -> None:
+        async with started(with_watermarks=False) as world:
+            peer = await world.peer()
+            for request in (
+                ReadWatermarks([KEY]),
+                AdvanceWatermarks([WatermarkChange(KEY, 0, b"x")]),
+            ):
+                answer = await peer.ask(request)
+                assert isinstance(answer, Failed)
+                assert answer.code == "storage_unavailable"
+                assert "configuration" in answer.message
 
     asyncio.run(main())
 
@@ -246,6 +350,11 @@ def test_many_requests_of_many_connections_all_get_their_own_answer(
         frames.encode(1, services.encode(ListRecords("keys", "", 1 << 40))),
         frames.encode(1, services.encode(PutRecord("keys", "a", -1, b"x"))),
         frames.encode(1, services.encode(PutRecord("keys", "a", 0, bytes(65_537)))),
+        frames.encode(1, services.encode(ReadWatermarks([]))),
+        frames.encode(1, services.encode(ReadWatermarks([KEY + b"x"]))),
+        frames.encode(
+            1, services.encode(AdvanceWatermarks([WatermarkChange(KEY, -1, b"x")]))
+        ),
         frames.encode(1, b"\xdd\xff\xff\xff\xff"),
         frames.encode(1, b"\x91" * 100_000),
     ],
@@ -287,6 +396,8 @@ def test_an_identifier_that_is_in_use_is_garbage(started: Any) -> None:
         GetRecord("keys", "a" * 129),
         PutRecord("keys", "", 0, b"x"),
         ListRecords("keys", "a/b", 5),
+        ReadWatermarks([KEY, OTHER, KEY]),
+        AdvanceWatermarks([WatermarkChange(KEY, n, b"x") for n in (0, 1)]),
         AppendAudit([b'{"a":\n1}']),
         AppendAudit([b""]),
         AppendAudit([b"x" * (services.MAX_AUDIT_EVENT + 1)]),
@@ -304,6 +415,7 @@ def test_a_request_out_of_bounds_fails_and_the_connection_stays(
             assert isinstance(answer, Failed)
             assert answer.code == "malformed_request"
             assert world.store.records == {}
+            assert world.watermarks.items == {}
             assert world.audit_path.read_bytes() == b""
             assert await peer.ask(GetRecord("keys", "a")) == Absent()
 

@@ -174,8 +174,23 @@ def parse(data: bytes) -> Configuration:
             f"configuration: egress.pins names {stranger}, which is not allowed",
             "add it to egress.also_allowed if the enclave is meant to reach it",
         )
+    if _same_file(configuration):
+        raise Malformed(
+            Code.MALFORMED_REQUEST,
+            "configuration: store and watermarks name one file",
+            "give watermarks.path a file of its own",
+        )
     _check_limits(configuration.limits)
     return configuration
+
+
+def _same_file(configuration: Configuration) -> bool:
+    store, watermarks = configuration.store, configuration.watermarks
+    return (
+        isinstance(store, Sqlite)
+        and isinstance(watermarks, SqliteWatermarks)
+        and Path(store.path).absolute() == Path(watermarks.path).absolute()
+    )
 
 
 def _check_limits(limits: Limits) -> None:
