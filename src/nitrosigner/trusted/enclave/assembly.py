@@ -11,6 +11,8 @@ import os
 from dataclasses import dataclass
 from typing import Final
 
+import ckzg
+
 from nitrosigner.trusted.enclave import server_certificate
 from nitrosigner.trusted.enclave.aws_endpoint import (
     AwsEndpoint,
@@ -37,6 +39,7 @@ from nitrosigner.trusted.enclave.running import Running
 from nitrosigner.trusted.enclave.sealed_singles import StoredSingles
 from nitrosigner.trusted.enclave.vault_store import VaultStore
 from nitrosigner.trusted.signing.algorithms import Algorithms
+from nitrosigner.trusted.signing.bls12_381 import Bls12381
 from nitrosigner.trusted.signing.secp256k1 import RANDOMNESS_SIZE, Secp256k1
 from nitrosigner.verdicts import Malformed, Refused
 
@@ -88,7 +91,11 @@ async def _machine(world: World, boot: Boot) -> _Machine:
         randomness = await asyncio.to_thread(world.nsm.random, RANDOMNESS_SIZE)
         # Its constructor runs the known answers of the library in this image.
         secp256k1 = Secp256k1(randomness)
-        return {secp256k1.name: secp256k1}
+        bls = Bls12381(ckzg.__file__)
+        # Refuses, and so keeps us from booting: a blst that computes something else
+        # must never see a key.
+        bls.known_answers()
+        return {secp256k1.name: secp256k1, bls.name: bls}
 
     async def recipient_key() -> Recipient:
         recipient = await asyncio.to_thread(Recipient.generate, world.nsm, world.clock)

@@ -9,7 +9,7 @@ import bisect
 from collections.abc import Iterator
 from typing import Final
 
-from nitrosigner.trusted.enclave.sealed_records import Slot
+from nitrosigner.trusted.enclave.sealed_records import VALIDATOR, WALLET, Slot
 
 _ADDRESS_DIGITS: Final = 40
 
@@ -20,22 +20,31 @@ def looks_like_address(name: str) -> bool:
 
 
 class KeyIndex:
-    """Slots by name, by identity, and in name order."""
+    """Slots by name, by identity, and for each purpose in name order."""
 
     def __init__(self) -> None:
         self._by_name: dict[str, Slot] = {}
         self._by_identity: dict[str, Slot] = {}
-        self._names: list[str] = []
+        self._names: dict[str, list[str]] = {WALLET: [], VALIDATOR: []}
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._by_name)
 
     def __iter__(self) -> Iterator[Slot]:
+        """Iterate over all of them, each purpose in name order."""
+        for purpose in self._names:
+            yield from self.each(purpose)
+
+    def each(self, purpose: str) -> Iterator[Slot]:
         """Iterate in name order over what is there at each step."""
-        name = ""
-        while (at := bisect.bisect_right(self._names, name)) < len(self._names):
-            name = self._names[at]
+        names, name = self._names[purpose], ""
+        while (at := bisect.bisect_right(names, name)) < len(names):
+            name = names[at]
             yield self._by_name[name]
+
+    def count(self, purpose: str) -> int:
+        """Return how many keys serve *purpose*."""
+        return len(self._names[purpose])
 
     def named(self, name: str) -> Slot | None:
         """Return the key called *name*."""
@@ -49,20 +58,20 @@ class KeyIndex:
         """Return the key whose identity, in any case, is *identity*."""
         return self._by_identity.get(identity.lower())
 
-    def page(self, after: str, limit: int) -> tuple[list[Slot], bool]:
+    def page(
+        self, after: str, limit: int, purpose: str = WALLET
+    ) -> tuple[list[Slot], bool]:
         """Return up to *limit* keys after *after*, and whether more follow."""
-        start = bisect.bisect_right(self._names, after)
-        names = self._names[start : start + limit]
-        more = start + limit < len(self._names)
+        start = bisect.bisect_right(self._names[purpose], after)
+        names = self._names[purpose][start : start + limit]
+        more = start + limit < len(self._names[purpose])
         return [self._by_name[name] for name in names], more
 
     def put(self, slot: Slot) -> None:
         """Add *slot*, or replace what had its name."""
-        old = self._by_name.get(slot.name)
-        if old is None:
-            bisect.insort(self._names, slot.name)
-        else:
-            del self._by_identity[old.identity.lower()]
+        if slot.name in self._by_name:
+            self.remove(slot.name)
+        bisect.insort(self._names[slot.purpose], slot.name)
         self._by_name[slot.name] = slot
         self._by_identity[slot.identity.lower()] = slot
 
@@ -70,4 +79,5 @@ class KeyIndex:
         """Forget the key called *name*."""
         slot = self._by_name.pop(name)
         del self._by_identity[slot.identity.lower()]
-        del self._names[bisect.bisect_left(self._names, name)]
+        names = self._names[slot.purpose]
+        del names[bisect.bisect_left(names, name)]

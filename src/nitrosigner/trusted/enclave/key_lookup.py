@@ -4,27 +4,32 @@ Finds keys, and says why one cannot be found or used.
 
 from nitrosigner.trusted.enclave.key_changes import KeyChanges
 from nitrosigner.trusted.enclave.key_index import KeyIndex
-from nitrosigner.trusted.enclave.sealed_records import Slot
+from nitrosigner.trusted.enclave.sealed_records import WALLET, Slot
 from nitrosigner.verdicts import Code, Refused
 
 
 class KeyLookup:
-    """Over what is in memory. Asks nobody."""
+    """Over what is in memory and serves one purpose. Asks nobody."""
 
-    def __init__(self, index: KeyIndex, changes: KeyChanges) -> None:
+    def __init__(
+        self, index: KeyIndex, changes: KeyChanges, purpose: str = WALLET
+    ) -> None:
         self._index = index
         self._changes = changes
+        self._purpose = purpose
 
     def find(self, identifier: str) -> Slot:
         """
         Return the key with this name or address (any case).
 
         Raises:
-            Refused: UNKNOWN_KEY, or RECORD_UNTRUSTED if the store has it altered.
+            Refused: UNKNOWN_KEY; NOT_ALLOWED if it serves another purpose; or
+                RECORD_UNTRUSTED if the store has it altered.
         """
         slot = self._index.find(identifier)
         if slot is None:
             raise self._missing(identifier)
+        self._require_purpose(slot)
         return slot
 
     def ready(self, name: str) -> Slot:
@@ -38,10 +43,20 @@ class KeyLookup:
         slot = self._index.named(name)
         if slot is None:
             raise self._missing(name)
+        self._require_purpose(slot)
         self._changes.require_settled(name)
         if slot.state == "enabled":
             return slot
         raise deleted() if slot.state == "deleted" else _disabled()
+
+    def _require_purpose(self, slot: Slot) -> None:
+        if slot.purpose != self._purpose:
+            raise Refused(
+                Code.NOT_ALLOWED,
+                f"this is a {slot.purpose} key, and no {self._purpose} key",
+                "wallet keys are under /api/v1/keys, validators' under "
+                "/api/v1/validators and /api/v1/eth2",
+            )
 
     def _missing(self, identifier: str) -> Refused:
         rejected = self._changes.rejected.get(identifier)

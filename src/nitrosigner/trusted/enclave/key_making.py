@@ -23,7 +23,7 @@ from nitrosigner.trusted.enclave.key_writer import KeyWriter
 from nitrosigner.trusted.enclave.kms import Kms
 from nitrosigner.trusted.enclave.ports import Clock
 from nitrosigner.trusted.enclave.recipient import Recipient
-from nitrosigner.trusted.enclave.sealed_records import PURPOSE, Header, Slot
+from nitrosigner.trusted.enclave.sealed_records import PURPOSES, WALLET, Header, Slot
 from nitrosigner.trusted.signing.algorithms import Algorithm, PublicKey
 from nitrosigner.trusted.signing.secret_bytes import SecretBytes
 from nitrosigner.verdicts import Code, Malformed, Refused, Undecided
@@ -150,7 +150,7 @@ class KeyMaking:
         with self._changes.claim(identity, name):
             return await self._changes.write(
                 Header(
-                    purpose=PURPOSE,
+                    purpose=WALLET,
                     deployment=self._accepted.manifest.deployment,
                     name=name,
                     algorithm=algorithm.name,
@@ -192,10 +192,16 @@ class KeyMaking:
 
     def _known(self, name: str) -> Algorithm:
         algorithm = self._writer.algorithms.get(name)
-        if algorithm is None:
-            known = ", ".join(sorted(self._writer.algorithms))
+        if algorithm is None or PURPOSES[name] != WALLET:
+            known = ", ".join(
+                sorted(
+                    each for each in self._writer.algorithms if PURPOSES[each] == WALLET
+                )
+            )
             raise Malformed(
-                Code.MALFORMED_KEY, "this algorithm is not known", f"known are: {known}"
+                Code.MALFORMED_KEY,
+                "this algorithm is not known for wallet keys",
+                f"known are: {known}; validators' keys are under /api/v1/validators",
             )
         return algorithm
 

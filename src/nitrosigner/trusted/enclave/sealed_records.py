@@ -6,20 +6,27 @@ of the seal, byte for byte. So a record that was renamed, given another state, m
 another deployment or stored under another version does not open. An older version of
 the whole record, put back under its old number, does: within one life of the enclave
 that is noticed, across a restart it is not (THREAT_MODEL, replay).
+
+A key serves one purpose, which its algorithm decides: no wallet's route can have a
+validator's key sign, and the reverse.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
 
 from nitrosigner.trusted.enclave.entropy import RandomSource
 from nitrosigner.trusted.enclave.vault import Vault, VaultKey, untrusted
-from nitrosigner.trusted.signing.algorithms import Algorithms, PublicKey
+from nitrosigner.trusted.signing.algorithms import Algorithm, Algorithms, PublicKey
 from nitrosigner.trusted.signing.secret_bytes import SecretBytes
 from nitrosigner.verdicts import Malformed, Refused
 from nitrosigner.wire import api, services
 
-PURPOSE: Final = "wallet"
+WALLET: Final = "wallet"
+VALIDATOR: Final = "validator"
+PURPOSES: Final[Mapping[str, str]] = {"secp256k1": WALLET, "bls12-381": VALIDATOR}
+"""By algorithm. Closed list."""
 
 
 class Header(
@@ -83,6 +90,11 @@ class Slot(msgspec.Struct, frozen=True, gc=False):
     ciphertext: bytes
     vault_key: VaultKey
 
+    @property
+    def purpose(self) -> str:
+        """What the key is for: `WALLET` or `VALIDATOR`."""
+        return PURPOSES[self.algorithm]
+
     def unseal(self) -> SecretBytes:
         """
         Return the secret: a private key, or for kind `kms` the KMS ciphertext.
@@ -141,12 +153,17 @@ def open_record(
     """
     Open a stored record once, and check that the key in it is the one it names.
 
+    Of a validator's key only the seal is checked here. Deriving a BLS public key costs
+    as much as all the rest forty times over, and the seal already says that an enclave
+    of this deployment derived it when it sealed the record. `require_own_public_key`
+    is asked before the first signature instead (decision 0012).
+
     Raises:
         Refused: It is not what this deployment sealed under this name and version.
     """
     envelope, header = _decode(record.data)
     if (
-        header.purpose != PURPOSE
+        header.purpose != PURPOSES.get(header.algorithm)
         or header.deployment != deployment
         or header.name != record.name
         or header.version != record.version
@@ -164,18 +181,42 @@ def open_record(
         envelope.ciphertext,
         vault.key(envelope.vault_key),
     )
+    if header.purpose == VALIDATOR:
+        _require_sealed_validator(slot, algorithm)
+        return slot
     with slot.unseal() as secret:
         if slot.kind == "vault":
-            try:
-                public_key = algorithm.public_key(secret)
-            except Malformed as error:
-                raise untrusted("there is no private key in it") from error
-            if public_key != slot.public_key:
-                raise untrusted("its public key is another one's")
+            require_own_public_key(slot, secret, algorithm)
     # For both kinds: the address must be the public key's.
     if _identity(algorithms, slot) != slot.identity:
         raise untrusted("its address is not its public key's")
     return slot
+
+
+def _require_sealed_validator(slot: Slot, algorithm: Algorithm) -> None:
+    name = "0x" + slot.public_key.hex()
+    if slot.kind != "vault" or not slot.name == slot.identity == name:
+        raise untrusted("it is no validator's")
+    with slot.unseal() as secret:
+        if len(secret) != algorithm.secret_size:
+            raise untrusted("there is no private key in it")
+
+
+def require_own_public_key(
+    slot: Slot, secret: SecretBytes, algorithm: Algorithm
+) -> None:
+    """
+    Raise unless *secret* is the private key of *slot*'s public key.
+
+    Raises:
+        Refused: It is not (RECORD_UNTRUSTED).
+    """
+    try:
+        public_key = algorithm.public_key(secret)
+    except Malformed as error:
+        raise untrusted("there is no private key in it") from error
+    if public_key != slot.public_key:
+        raise untrusted("its public key is another one's")
 
 
 def _identity(algorithms: Algorithms, slot: Slot) -> str:

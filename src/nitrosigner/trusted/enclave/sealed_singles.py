@@ -1,11 +1,13 @@
 """
-Records that exist once per deployment, sealed under the vault key: `tls` and `state`.
+Records that exist once per deployment, sealed under the vault key: `tls`, `state`, and
+the key that watermarks are sealed with.
 
 They are bound to their purpose, deployment and version: one cannot stand in for
 another. An older version that the parent kept can be given back to us after a restart;
 within one life of the enclave it cannot.
 """
 
+from collections.abc import Mapping
 from typing import Final, Protocol
 
 import msgspec
@@ -17,8 +19,12 @@ from nitrosigner.trusted.enclave.vault import Vault, untrusted
 from nitrosigner.trusted.signing.secret_bytes import SecretBytes
 
 CURRENT: Final = "current"
-PURPOSES: Final = ("tls", "state")
-"""Each is the name of its collection."""
+_PLACES: Final[Mapping[str, tuple[str, str]]] = {
+    "tls": ("tls", CURRENT),
+    "state": ("state", CURRENT),
+    "watermark-mac": ("state", "watermark-mac"),
+}
+"""Collection and name, by purpose."""
 
 
 class Single(msgspec.Struct, frozen=True):
@@ -35,7 +41,7 @@ class SealedSingles(Protocol):
 
     async def read(self, purpose: str) -> Single | None:
         """
-        Open the record of *purpose* (`tls`, `state`), or None if there is none.
+        Open the record of *purpose*, or None if there is none.
 
         Raises:
             Refused: It is not what this deployment sealed (RECORD_UNTRUSTED).
@@ -102,7 +108,7 @@ class StoredSingles:
 
     async def read(self, purpose: str) -> Single | None:
         """Open the record of *purpose*, or None."""
-        stored = await self._store.get(purpose, CURRENT)
+        stored = await self._store.get(*_PLACES[purpose])
         seen = self._seen.get(purpose, 0)
         if (stored.version if stored else 0) < seen:
             raise untrusted("it went back to an earlier state")
@@ -136,8 +142,7 @@ class StoredSingles:
         sealed = key.seal(secret.buffer, header, self._randomness)
         version = await write_durably(
             self._store,
-            purpose,
-            CURRENT,
+            *_PLACES[purpose],
             expected,
             _encoder.encode(
                 _Envelope(key.identifier, header, sealed.nonce, sealed.ciphertext)
@@ -148,7 +153,7 @@ class StoredSingles:
 
     async def reseal(self) -> None:
         """Seal all of them under the current vault key. Raises as `read`, `write`."""
-        for purpose in PURPOSES:
+        for purpose in _PLACES:
             single = await self.read(purpose)
             if single is not None:
                 with single.secret as secret:
