@@ -32,7 +32,7 @@ class UnixVsock:
     """The port `trusted.enclave.ports.Vsock`, for the holder of *cid*."""
 
     def __init__(self, run: Path, cid: int) -> None:
-        self._run = run
+        self.run: Final = run
         self._cid = cid
 
     def connect(self, port: int) -> socket.socket:
@@ -42,12 +42,29 @@ class UnixVsock:
         Raises:
             OSError: Nobody listens there, or it timed out.
         """
-        path = _fitting(socket_path(self._run, PARENT_CID, port))
+        path = _fitting(socket_path(self.run, PARENT_CID, port))
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             connection.settimeout(CONNECT_TIMEOUT)
             connection.connect(path)
             connection.settimeout(None)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def connect_now(self, port: int) -> socket.socket:
+        """
+        Return a connected socket to the parent's *port* that does not block.
+
+        Raises:
+            OSError: Nobody listens there, or not now.
+        """
+        path = _fitting(socket_path(self.run, PARENT_CID, port))
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.setblocking(False)
+            connection.connect(path)
         except BaseException:
             connection.close()
             raise
@@ -62,7 +79,7 @@ class UnixVsock:
         Raises:
             OSError: Somebody listens there already, or the folder cannot be used.
         """
-        place = socket_path(self._run, self._cid, port)
+        place = socket_path(self.run, self._cid, port)
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = _fitting(place)
         if _alive(path):

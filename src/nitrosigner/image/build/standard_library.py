@@ -31,7 +31,8 @@ NEVER: Final = frozenset(
         *("distutils", "ensurepip", "idlelib", "lib2to3", "test", "tkinter", "turtle"),
         *("venv", "webbrowser", "multiprocessing", "xmlrpc", "ftplib", "smtplib"),
         *("curses", "sqlite3", "dbm", "readline", "rlcompleter", "wsgiref"),
-        *("http", "urllib.request", "urllib.error", "urllib.response", "mailcap"),
+        *("http.client", "http.server", "http.cookies", "http.cookiejar"),
+        *("urllib.request", "urllib.error", "urllib.response", "mailcap"),
         *("getpass", "netrc", "pty", "tty", "imaplib", "poplib", "telnetlib"),
     }
 )

@@ -1,0 +1,1 @@
+"""Plays the Nitro hypervisor with a real machine: boots an enclave image in QEMU."""
