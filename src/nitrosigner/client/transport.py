@@ -39,6 +39,17 @@ READ_TIMEOUT: Final = 30.0
 GET_ATTEMPTS: Final = 3
 _CHUNK: Final = 64 * 1024
 
+_CERTIFICATE_ALERTS: Final = frozenset(
+    {
+        "SSLV3_ALERT_BAD_CERTIFICATE",
+        "SSLV3_ALERT_CERTIFICATE_EXPIRED",
+        "SSLV3_ALERT_CERTIFICATE_UNKNOWN",
+        "TLSV1_ALERT_ACCESS_DENIED",
+        "TLSV1_ALERT_UNKNOWN_CA",
+    }
+)
+"""OpenSSL's names of the alerts that refuse a client certificate (RFC 8446 §6.2)."""
+
 
 class CertificateChanged(Refused):
     """The other end shows a certificate that no attestation document vouched for."""
@@ -338,6 +349,12 @@ class Transport:
                 "or not for this name",
                 "check the URL and the CA file, or start from: nitrosigner verify URL",
             ) from None
+        if getattr(reason, "reason", None) in _CERTIFICATE_ALERTS:
+            raise Refused(
+                Code.UNAUTHENTICATED,
+                "the signer does not know this client certificate, or it has expired",
+                "a new certificate needs a new signed manifest; or use a token",
+            ) from None
         raise Undecided(
             Code.SIGNER_UNREACHABLE,
             f"no TLS connection to {self.url} came about",
@@ -356,7 +373,11 @@ class Transport:
         raise Undecided(
             Code.SIGNER_UNREACHABLE,
             f"the connection to {self.url} broke before an answer came",
-            "ask again; nitrosigner doctor says where the signer stands",
+            # A signer that does not know a certificate ends the handshake; on the way
+            # through a relay its alert can get lost.
+            "the signer may not know this client certificate: see nitrosigner doctor"
+            if self._credentials.certificate is not None
+            else "ask again; nitrosigner doctor says where the signer stands",
         ) from None
 
 
