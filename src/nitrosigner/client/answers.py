@@ -12,7 +12,8 @@ import msgspec
 
 from nitrosigner.client.transport import Answer
 from nitrosigner.verdicts import Code, Malformed, Refused, Undecided, Verdict
-from nitrosigner.wire.api import ErrorBody
+from nitrosigner.wire.api import ErrorBody, ErrorDetail
+from nitrosigner.wire.validator_api import KeymanagerError
 
 MAX_SENTENCE: Final = 500
 _MALFORMED: Final = (
@@ -44,10 +45,7 @@ def read(answer: Answer, kind: type[_Body]) -> _Body:
 
 def raise_verdict(answer: Answer) -> NoReturn:
     """Raise what an answer with an error status says."""
-    try:
-        error = msgspec.json.decode(answer.body, type=ErrorBody).error
-    except ValueError:
-        _not_our_api(answer)
+    error = _error(answer)
     kind: type[Verdict]
     if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         kind = Undecided
@@ -56,6 +54,19 @@ def raise_verdict(answer: Answer) -> NoReturn:
     else:
         kind = Refused
     raise kind(_code(error.code, kind), printable(error.message), printable(error.hint))
+
+
+def _error(answer: Answer) -> ErrorDetail:
+    try:
+        return msgspec.json.decode(answer.body, type=ErrorBody).error
+    except ValueError:
+        pass
+    try:
+        # Under /eth/v1 the specification's shape is answered.
+        plain = msgspec.json.decode(answer.body, type=KeymanagerError)
+    except ValueError:
+        _not_our_api(answer)
+    return ErrorDetail(code=plain.code, message=plain.message)
 
 
 def _code(code: str, kind: type[Verdict]) -> Code:

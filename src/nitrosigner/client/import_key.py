@@ -40,12 +40,7 @@ def import_private_key(
         Refused: The enclave that was verified is not the one that answers, or it
             refused; nothing was imported.
     """
-    if proof.url != client.url or proof.certificate not in client.transport.pins:
-        raise Refused(
-            Code.ATTESTATION_UNTRUSTED,
-            "the proof is of another signer than this client talks to",
-            "verify with the client that imports",
-        )
+    check_same_signer(client, proof)
     info = import_wrapping.import_info(
         deployment=proof.statement.deployment,
         name=name,
@@ -69,3 +64,18 @@ def import_private_key(
             "do not use the key; nitrosigner keys show says what is stored",
         )
     return description
+
+
+def check_same_signer(client: SignerClient, proof: Proof) -> None:
+    """
+    Check that what *client* sends arrives where *proof* says.
+
+    Raises:
+        Refused: The proof is of another signer, or of another client's connections.
+    """
+    if proof.url != client.url or proof.certificate not in client.transport.pins:
+        raise Refused(
+            Code.ATTESTATION_UNTRUSTED,
+            "the proof is of another signer than this client talks to",
+            "verify with the client that imports",
+        )

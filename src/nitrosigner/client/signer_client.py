@@ -11,24 +11,24 @@ import secrets
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Final, Self, TypeVar
-from urllib.parse import quote, urlencode
+from typing import Any, Final, Self
+from urllib.parse import urlencode
 
 import msgspec
 
 from nitrosigner.client import answers, local_stack
 from nitrosigner.client.json_values import transaction_json, typed_data_json
+from nitrosigner.client.routes import Body, segment
 from nitrosigner.client.transport import READ_TIMEOUT, Credentials, Token, Transport
+from nitrosigner.client.validator_routes import ValidatorRoutes
 from nitrosigner.verdicts import Code, Undecided
 from nitrosigner.wire import api
 
 PAGE: Final = 500
 NONCE_SIZE: Final = 32
 
-Body = TypeVar("Body")
 
-
-class SignerClient:
+class SignerClient(ValidatorRoutes):
     """One signer, one identity. Safe to share between threads."""
 
     def __init__(
@@ -55,7 +55,7 @@ class SignerClient:
         Raises:
             Malformed: The URL or a file is unusable.
         """
-        self.transport: Final = Transport(
+        self.transport = Transport(
             url,
             ca=None if ca is None else Path(ca),
             credentials=Credentials(
@@ -136,11 +136,11 @@ class SignerClient:
 
     def key(self, key: str) -> api.KeyDescription:
         """Return the key of that name or address."""
-        return self._get(f"/keys/{_segment(key)}", api.KeyDescription)
+        return self._get(f"/keys/{segment(key)}", api.KeyDescription)
 
     def ciphertext(self, key: str) -> api.KeyCiphertext:
         """Return what is stored of a key outside the enclave."""
-        return self._get(f"/keys/{_segment(key)}/ciphertext", api.KeyCiphertext)
+        return self._get(f"/keys/{segment(key)}/ciphertext", api.KeyCiphertext)
 
     def disable_key(self, key: str, version: int | None = None) -> api.KeyDescription:
         """Let a key sign nothing until it is enabled again."""
@@ -257,17 +257,9 @@ class SignerClient:
 
     # --- the wire -----------------------------------------------------------------
 
-    def _get(self, path: str, kind: type[Body]) -> Body:
-        return answers.read(self.transport.request("GET", api.PREFIX + path), kind)
-
-    def _post(self, path: str, body: msgspec.Struct | None, kind: type[Body]) -> Body:
-        data = b"{}" if body is None else msgspec.json.encode(body)
-        answer = self.transport.request("POST", api.PREFIX + path, data)
-        return answers.read(answer, kind)
-
     def _change(self, key: str, what: str, version: int | None) -> api.KeyDescription:
         return self._post(
-            f"/keys/{_segment(key)}/{what}",
+            f"/keys/{segment(key)}/{what}",
             api.ChangeKey(version=version),
             api.KeyDescription,
         )
@@ -275,8 +267,4 @@ class SignerClient:
     def _sign(
         self, key: str, what: str, body: msgspec.Struct, kind: type[Body]
     ) -> Body:
-        return self._post(f"/keys/{_segment(key)}/sign/{what}", body, kind)
-
-
-def _segment(key: str) -> str:
-    return quote(key, safe="")
+        return self._post(f"/keys/{segment(key)}/sign/{what}", body, kind)

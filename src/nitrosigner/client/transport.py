@@ -31,8 +31,9 @@ from urllib3.exceptions import (
 
 from nitrosigner.verdicts import Code, Malformed, Refused, Undecided
 
-MAX_RESPONSE: Final = 4 << 20
-"""Bytes of an answer's body that we read. A full page of keys has about 400 kB."""
+MAX_RESPONSE: Final = 8 << 20
+"""Bytes of an answer's body that we read. A full page of keys has about 400 kB; a batch
+of 10,000 signatures 3 MB."""
 CONNECT_TIMEOUT: Final = 5.0
 READ_TIMEOUT: Final = 30.0
 """Seconds for a whole answer. A signature that needs KMS takes most of them."""
