@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 
 from nitrosigner.trusted.enclave.parent_services import ParentServices
 from nitrosigner.trusted.enclave.ports import Clock
-from nitrosigner.trusted.enclave.slashing_guard import Advance
+from nitrosigner.trusted.enclave.watermark_store_port import Advance
 from nitrosigner.verdicts import Undecided
 from nitrosigner.wire.services import (
     MAX_WATERMARKS,

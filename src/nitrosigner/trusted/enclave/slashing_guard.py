@@ -18,10 +18,19 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from nitrosigner.trusted.enclave.permit import Permit
-from nitrosigner.trusted.enclave.watermark_items import Item, ItemSeal
+from nitrosigner.trusted.enclave.watermark_book import (
+    MAX_BATCH,
+    MAX_RACES,
+    Reached,
+    WatermarkBook,
+    chunks,
+    not_registered,
+)
+from nitrosigner.trusted.enclave.watermark_items import ItemSeal
+from nitrosigner.trusted.enclave.watermark_store_port import Advance, WatermarkStore
 from nitrosigner.trusted.signing.beacon_domains import GenesisValidatorsRoot
 from nitrosigner.trusted.signing.beacon_duties import Duty
 from nitrosigner.trusted.signing.slashing import (
@@ -36,65 +45,9 @@ from nitrosigner.trusted.signing.slashing import (
 )
 from nitrosigner.verdicts import Code, Refused, Undecided, Verdict
 
-MAX_BATCH: Final = 256
-"""Validators in one conditional write."""
 MAX_WAITING: Final = 8192
 """Duties that may wait for a write. Beyond, we shed load before we are late."""
-MAX_RACES: Final = 8
-"""How often a duty is judged again because another signer moved its watermark."""
-
-
-class Stored(Protocol):
-    """One stored item: its version and bytes."""
-
-    @property
-    def version(self) -> int:
-        """What the store calls its version; at least 1."""
-        ...
-
-    @property
-    def data(self) -> bytes:
-        """The item, closed."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Advance:
-    """Replace the item of a validator if its stored version is *expected*."""
-
-    public_key: bytes
-    expected: int
-    """0: only if there is none."""
-    data: bytes
-
-
-class WatermarkStore(Protocol):
-    """
-    Where watermarks survive. Shared by every enclave of the deployment.
-
-    Each item of `advance` is atomic and conditional by itself, durable before it is
-    answered, and reads see every write that was answered before. It is *not* trusted
-    to be honest: items are sealed. It is trusted not to be replayed as a whole across
-    a restart of every enclave (THREAT_MODEL names this residue).
-    """
-
-    async def fetch(self, public_keys: Sequence[bytes]) -> Mapping[bytes, Stored]:
-        """
-        Return the items of these validators; absent ones are left out.
-
-        Raises:
-            Undecided: No answer.
-        """
-        ...
-
-    async def advance(self, changes: Sequence[Advance]) -> Sequence[bool]:
-        """
-        Write each change whose condition holds; say for each whether it was written.
-
-        Raises:
-            Undecided: No answer: each may have been written or not.
-        """
-        ...
+__all__ = ["MAX_WAITING", "Advance", "SlashingGuard", "WatermarkStore"]
 
 
 @dataclass(slots=True)
@@ -109,14 +62,6 @@ class _Waiting:
     races: int = 0
 
 
-@dataclass(slots=True)
-class _Reached:
-    """What we know of one validator."""
-
-    version: int
-    watermark: Watermark
-
-
 class SlashingGuard:
     """Asks the rules, records the answer, then permits."""
 
@@ -128,16 +73,10 @@ class SlashingGuard:
         ceiling: Ceiling = NO_CEILING,
     ) -> None:
         """Guard the validators of *chain*."""
-        self._store = store
-        self._seal = seal
-        self._chain = chain
+        # Its turn is held over every read-judge-write: what is known changes in one
+        # place.
+        self._book = WatermarkBook(store, seal, chain)
         self._ceiling = ceiling
-        self._known: dict[bytes, _Reached] = {}
-        # The furthest seen since we started, and never forgotten: a store that goes
-        # back behind it lies.
-        self._floor: dict[bytes, Watermark] = {}
-        # Held over every read-judge-write, so that what is known changes in one place.
-        self._turn = asyncio.Lock()
         self._waiting: deque[_Waiting] = deque()
         self._committing: asyncio.Task[None] | None = None
 
@@ -149,31 +88,68 @@ class SlashingGuard:
             Undecided: The store did not answer.
         """
         lost: list[bytes] = []
-        for start in range(0, len(public_keys), MAX_BATCH):
-            chunk = public_keys[start : start + MAX_BATCH]
-            async with self._turn:
-                lost += await self._read(chunk)
+        for chunk in chunks(list(public_keys)):
+            async with self._book.turn:
+                lost += await self._book.read(chunk)
         return lost
 
     def watermark(self, public_key: bytes) -> Watermark | None:
         """Return how far a validator is known to have come, for exports and metrics."""
-        return self._floor.get(public_key)
+        return self._book.floor.get(public_key)
 
-    async def register(self, public_key: bytes, imported: Watermark) -> None:
+    async def register(
+        self, public_key: bytes, imported: Watermark, *, revive: bool = False
+    ) -> None:
         """
         Let a validator in, or move it forward to an imported history. Never back.
+
+        Args:
+            public_key: 48 bytes.
+            imported: How far it has come elsewhere.
+            revive: Take back that it was retired, because its key is here again.
 
         Raises:
             Refused: It is registered for another chain, or its item is not ours.
             Undecided: The store did not answer or others keep changing the item.
         """
-        for _ in range(MAX_RACES):
-            async with self._turn:
-                if await self._move_forward(public_key, imported):
-                    return
-        raise Undecided(
-            Code.STORAGE_UNAVAILABLE, "other signers keep changing this validator"
-        )
+        await self.register_many({public_key: imported}, revive=revive)
+
+    async def register_many(
+        self, history: Mapping[bytes, Watermark], *, revive: bool = False
+    ) -> None:
+        """As `register`. If one is refused, none is written."""
+
+        def forward(public_key: bytes, reached: Reached) -> Reached:
+            further = merged(reached.watermark, history[public_key])
+            retired = reached.retired and not revive
+            return Reached(reached.version, further, retired)
+
+        every = chunks(list(history))
+        for chunk in every:
+            async with self._book.turn:
+                await self._book.standing(chunk)
+        for chunk in every:
+            await self._book.move(chunk, forward)
+
+    async def retire(self, public_key: bytes) -> Watermark:
+        """
+        Let nobody vote with this validator any more, and return its final watermark.
+
+        It is for moving a validator elsewhere: enclaves on this store that have not
+        heard of it lose the race for their next vote, read this, and refuse.
+
+        Raises:
+            Refused: There is no record of it that can be trusted.
+            Undecided: The store did not answer; it may be retired or not.
+        """
+
+        def retired(_: bytes, reached: Reached) -> Reached:
+            if not reached.version:
+                raise not_registered()
+            return Reached(reached.version, reached.watermark, retired=True)
+
+        await self._book.move([public_key], retired)
+        return self._book.floor[public_key]
 
     async def permit(self, public_key: bytes, key_name: str, duty: Duty) -> Permit:
         """
@@ -223,13 +199,13 @@ class SlashingGuard:
                 keys.add(one.public_key)
                 batch.append(one)
             try:
-                async with self._turn:
+                async with self._book.turn:
                     await self._commit_batch(batch)
             except Undecided as verdict:
                 # The write may have happened. Forget what we knew of these keys, so
                 # that the next duty reads first; the floor stays.
                 for key in keys:
-                    self._known.pop(key, None)
+                    self._book.known.pop(key, None)
                 for one in batch:
                     _refuse(one, verdict)
             except BaseException:
@@ -241,8 +217,8 @@ class SlashingGuard:
                 raise
 
     async def _commit_batch(self, batch: list[_Waiting]) -> None:
-        unknown = list({one.public_key for one in batch} - self._known.keys())
-        mistrusted = await self._read(unknown)
+        unknown = list({one.public_key for one in batch} - self._book.known.keys())
+        mistrusted = await self._book.read(unknown)
         staged: dict[bytes, Watermark] = {}
         permitted: dict[bytes, list[_Waiting]] = {}
         for one in batch:
@@ -250,7 +226,11 @@ class SlashingGuard:
             if public_key in mistrusted:
                 _refuse(one, mistrusted[public_key])
                 continue
-            reached = staged.get(public_key, self._known[public_key].watermark)
+            known = self._book.known[public_key]
+            if known.retired:
+                _refuse(one, _retired())
+                continue
+            reached = staged.get(public_key, known.watermark)
             try:
                 staged[public_key] = self._judge(reached, one.judged)
             except Verdict as verdict:
@@ -262,58 +242,28 @@ class SlashingGuard:
     async def _write(
         self, staged: dict[bytes, Watermark], permitted: dict[bytes, list[_Waiting]]
     ) -> None:
-        moved = [key for key in permitted if staged[key] != self._known[key].watermark]
-        changes = [
-            self._change(key, self._known[key].version, staged[key]) for key in moved
+        moved = [
+            key for key in permitted if staged[key] != self._book.known[key].watermark
         ]
-        outcomes = await self._store.advance(changes) if changes else []
-        if len(outcomes) != len(changes):
-            raise Undecided(
-                Code.STORAGE_UNAVAILABLE, "the store answered something else"
-            )
+        changes = [
+            self._book.change(key, self._book.known[key].version, staged[key])
+            for key in moved
+        ]
+        outcomes = await self._book.advance(changes)
         lost_race = {
             key for key, written in zip(moved, outcomes, strict=True) if not written
         }
         for key in moved:
             if key in lost_race:
-                self._known.pop(key)
+                self._book.known.pop(key)
             else:
-                self._remember(key, self._known[key].version + 1, staged[key])
+                self._book.remember(key, self._book.known[key].version + 1, staged[key])
         for key, ones in permitted.items():
             for one in ones:
                 if key in lost_race:
                     self._judge_again(one)
                 elif not one.answer.done():
                     one.answer.set_result(Permit(one.key_name, one.duty.signing_root))
-
-    async def _read(self, public_keys: Sequence[bytes]) -> dict[bytes, Refused]:
-        """Learn these items; return why those that are not to be trusted are not."""
-        if not public_keys:
-            return {}
-        found = await self._store.fetch(public_keys)
-        mistrusted: dict[bytes, Refused] = {}
-        for public_key in public_keys:
-            try:
-                self._learn(public_key, found.get(public_key))
-            except Refused as verdict:
-                mistrusted[public_key] = verdict
-        return mistrusted
-
-    async def _move_forward(self, public_key: bytes, imported: Watermark) -> bool:
-        found = (await self._store.fetch([public_key])).get(public_key)
-        if found is None and public_key not in self._floor:
-            reached = _Reached(0, Watermark())
-        else:
-            reached = self._learn(public_key, found)
-        forward = merged(reached.watermark, imported)
-        if reached.version and forward == reached.watermark:
-            return True
-        self._known.pop(public_key, None)  # until the write is known to have happened
-        change = self._change(public_key, reached.version, forward)
-        (written,) = await self._store.advance([change])
-        if written:
-            self._remember(public_key, reached.version + 1, forward)
-        return written
 
     def _judge(self, reached: Watermark, wanted: Proposal | Vote) -> Watermark:
         if isinstance(wanted, Proposal):
@@ -334,49 +284,13 @@ class SlashingGuard:
         else:
             self._waiting.append(one)
 
-    def _learn(self, public_key: bytes, stored: Stored | None) -> _Reached:
-        """Believe a stored item if it is ours, of this chain, and not behind us."""
-        if stored is None:
-            raise Refused(
-                Code.NOT_REGISTERED,
-                "this validator has no slashing protection record",
-                "import it with its EIP-3076 history, or restore the store",
-            )
-        item = self._seal.open(
-            stored.data, public_key=public_key, version=stored.version
-        )
-        if item.chain != self._chain:
-            raise Refused(
-                Code.WRONG_CHAIN, "this validator is registered for another chain"
-            )
-        floor = self._floor.get(public_key)
-        if floor is not None and merged(floor, item.watermark) != item.watermark:
-            raise Refused(
-                Code.RECORD_UNTRUSTED,
-                "the store went back behind what this signer has signed",
-                "the store was restored from a backup, or somebody tampers with it:"
-                " do not restart the signer before you know which",
-            )
-        return self._remember(public_key, stored.version, item.watermark)
 
-    def _remember(
-        self, public_key: bytes, version: int, watermark: Watermark
-    ) -> _Reached:
-        reached = _Reached(version, watermark)
-        self._known[public_key] = reached
-        self._floor[public_key] = watermark
-        return reached
-
-    def _change(
-        self, public_key: bytes, expected: int, watermark: Watermark
-    ) -> Advance:
-        item = Item(
-            public_key=public_key,
-            chain=self._chain,
-            version=expected + 1,
-            watermark=watermark,
-        )
-        return Advance(public_key, expected, self._seal.close(item))
+def _retired() -> Refused:
+    return Refused(
+        Code.NOT_REGISTERED,
+        "this validator was deleted from this deployment",
+        "if it does not sign anywhere else by now, import its key again",
+    )
 
 
 def _look_at(answer: "asyncio.Future[Permit]") -> None:

@@ -24,7 +24,7 @@ MAX_ITEM: Final = 1024
 _LABEL: Final = b"nitrosigner/watermark/1\0"
 
 
-class Item(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Item(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """How far one registered validator has come, and in which chain."""
 
     public_key: bytes
@@ -34,6 +34,8 @@ class Item(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     version: int
     """What the store must say it is; the first one is 1."""
     watermark: Watermark
+    retired: bool = False
+    """Its key was deleted: nobody votes with it until the key is imported again."""
 
 
 class _Untrusted(Refused):
