@@ -217,8 +217,15 @@ class SlashingGuard:
                 raise
 
     async def _commit_batch(self, batch: list[_Waiting]) -> None:
-        unknown = list({one.public_key for one in batch} - self._book.known.keys())
-        mistrusted = await self._book.read(unknown)
+        known = self._book.known
+        # One that was retired is read again: another enclave may have it back by now.
+        mistrusted = await self._book.read(
+            [
+                key
+                for key in {one.public_key for one in batch}
+                if key not in known or known[key].retired
+            ]
+        )
         staged: dict[bytes, Watermark] = {}
         permitted: dict[bytes, list[_Waiting]] = {}
         for one in batch:
@@ -226,11 +233,10 @@ class SlashingGuard:
             if public_key in mistrusted:
                 _refuse(one, mistrusted[public_key])
                 continue
-            known = self._book.known[public_key]
-            if known.retired:
+            if known[public_key].retired:
                 _refuse(one, _retired())
                 continue
-            reached = staged.get(public_key, known.watermark)
+            reached = staged.get(public_key, known[public_key].watermark)
             try:
                 staged[public_key] = self._judge(reached, one.judged)
             except Verdict as verdict:
