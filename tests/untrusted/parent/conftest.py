@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from nitrosigner.untrusted.parent import dynamodb_store, dynamodb_watermarks
+from nitrosigner.untrusted.parent.dynamodb_client import dynamodb_client
 from nitrosigner.untrusted.parent.event_log import EventLog
 from nitrosigner.untrusted.parent.record_store import (
     check_expected,
@@ -196,7 +198,7 @@ def memory_store() -> MemoryStore:
 
 class SerialClient:
     """
-    A Secrets Manager client whose calls happen one at a time, as each does at AWS.
+    A boto3 client on moto whose calls happen one at a time, as each does at AWS.
 
     moto checks and writes without a lock, so threads could meet inside it where the
     real service's calls are atomic. `before[operation]` runs once, before that
@@ -313,3 +315,41 @@ class MemoryWatermarks:
 @pytest.fixture
 def memory_watermarks() -> MemoryWatermarks:
     return MemoryWatermarks()
+
+
+def make_tables(client: Any) -> None:
+    """Make the tables of records and of watermarks, as an operator would."""
+    for name, keys in {
+        "records": (dynamodb_store.PARTITION_KEY, dynamodb_store.SORT_KEY),
+        "watermarks": (dynamodb_watermarks.PARTITION_KEY,),
+    }.items():
+        client.create_table(
+            TableName=name,
+            KeySchema=[
+                {"AttributeName": key, "KeyType": kind}
+                for key, kind in zip(keys, ("HASH", "RANGE"), strict=False)
+            ],
+            AttributeDefinitions=[
+                {"AttributeName": key, "AttributeType": "S"} for key in keys
+            ],
+            BillingMode="PAY_PER_REQUEST",
+        )
+
+
+@pytest.fixture
+def make_dynamodb_tables() -> Callable[[Any], None]:
+    return make_tables
+
+
+@pytest.fixture
+def dynamodb(monkeypatch: pytest.MonkeyPatch) -> Iterator[SerialClient]:
+    from moto import mock_aws
+
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    with mock_aws():
+        client = SerialClient(dynamodb_client("eu-west-1", parallel=8))
+        make_tables(client)
+        client.calls.clear()
+        yield client
+        client.client.close()

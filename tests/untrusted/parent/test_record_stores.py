@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nitrosigner.untrusted.parent.dynamodb_store import DynamoDbStore
 from nitrosigner.untrusted.parent.record_store import RecordStore
 from nitrosigner.untrusted.parent.secrets_manager_store import SecretsManagerStore
 from nitrosigner.untrusted.parent.sqlite_store import SqliteStore
@@ -19,7 +20,7 @@ from nitrosigner.wire.services import Conflict, Stored, StoredRecord
 Open = Callable[[], RecordStore]
 
 
-@pytest.fixture(params=["memory", "sqlite", "secrets_manager"])
+@pytest.fixture(params=["memory", "sqlite", "secrets_manager", "dynamodb"])
 def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
     """Return what opens the same store again and again, as several processes would."""
     opened: list[RecordStore] = []
@@ -34,6 +35,11 @@ def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]
             yield lambda: store
         case "sqlite":
             yield lambda: keep(SqliteStore(tmp_path / "store.db"))
+        case "dynamodb":
+            client = request.getfixturevalue("dynamodb")
+            yield lambda: keep(
+                DynamoDbStore(client, table="records", deployment="test")
+            )
         case _:
             client = request.getfixturevalue("secrets_manager")
             yield lambda: keep(SecretsManagerStore(client, prefix="nitro/test/"))

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nitrosigner.untrusted.parent.dynamodb_watermarks import DynamoDbWatermarks
 from nitrosigner.untrusted.parent.sqlite_watermarks import SqliteWatermarks
 from nitrosigner.untrusted.parent.watermark_store import WatermarkStore
 from nitrosigner.verdicts import Malformed
@@ -21,7 +22,7 @@ A, B, C = KEYS[:3]
 WAIT = 30.0
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "dynamodb"])
 def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
     """Return what opens the same store again and again, as several parents would."""
     opened: list[WatermarkStore] = []
@@ -34,9 +35,14 @@ def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]
         case "memory":
             store = request.getfixturevalue("memory_watermarks")
             yield lambda: store
-        case _:
+        case "sqlite":
             path = tmp_path / "watermarks.db"
             yield lambda: keep(SqliteWatermarks(path, busy_seconds=WAIT))
+        case _:
+            client = request.getfixturevalue("dynamodb")
+            yield lambda: keep(
+                DynamoDbWatermarks(client, table="watermarks", deployment="test")
+            )
     for store in opened:
         store.close()
 

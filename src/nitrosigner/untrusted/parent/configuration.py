@@ -72,6 +72,18 @@ class SecretsManager(
     """Absent: the region's."""
 
 
+class DynamoDb(_Part, frozen=True, kw_only=True, tag_field="kind", tag="dynamodb"):
+    """
+    Items of a table. Records and watermarks have different keys: two tables.
+    """
+
+    table: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{3,255}\Z")]
+    deployment: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,128}\Z")]
+    """Whose items they are: deployments may share a table. Never change it."""
+    endpoint: Text | None = None
+    """Absent: the region's."""
+
+
 class SqliteWatermarks(
     _Part, frozen=True, kw_only=True, tag_field="kind", tag="sqlite"
 ):
@@ -111,8 +123,8 @@ class Configuration(_Part, frozen=True, kw_only=True):
     listen: Listen = Listen()
     vsock: KernelMode | UnixMode
     region: Annotated[str, msgspec.Meta(pattern=r"^[a-z]{2,}(-[a-z]+)+-[0-9]+\Z")]
-    store: Sqlite | SecretsManager
-    watermarks: SqliteWatermarks | None = None
+    store: Sqlite | SecretsManager | DynamoDb
+    watermarks: SqliteWatermarks | DynamoDb | None = None
     """Where validators' slashing protection lies. Absent: no validator can sign."""
     imds_endpoint: Text = METADATA_BASE_URL
     egress: Egress = Egress()
@@ -174,23 +186,24 @@ def parse(data: bytes) -> Configuration:
             f"configuration: egress.pins names {stranger}, which is not allowed",
             "add it to egress.also_allowed if the enclave is meant to reach it",
         )
-    if _same_file(configuration):
+    if _same_place(configuration):
         raise Malformed(
             Code.MALFORMED_REQUEST,
-            "configuration: store and watermarks name one file",
-            "give watermarks.path a file of its own",
+            "configuration: store and watermarks name one file or table",
+            "give the watermarks one of their own",
         )
     _check_limits(configuration.limits)
     return configuration
 
 
-def _same_file(configuration: Configuration) -> bool:
-    store, watermarks = configuration.store, configuration.watermarks
-    return (
-        isinstance(store, Sqlite)
-        and isinstance(watermarks, SqliteWatermarks)
-        and Path(store.path).absolute() == Path(watermarks.path).absolute()
-    )
+def _same_place(configuration: Configuration) -> bool:
+    match configuration.store, configuration.watermarks:
+        case Sqlite(path=one), SqliteWatermarks(path=other):
+            return Path(one).absolute() == Path(other).absolute()
+        case DynamoDb(table=one), DynamoDb(table=other):
+            return one == other
+        case _:
+            return False
 
 
 def _check_limits(limits: Limits) -> None:

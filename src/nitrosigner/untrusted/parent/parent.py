@@ -18,6 +18,7 @@ from typing import Final, TextIO
 from nitrosigner.untrusted.parent.audit_log import AuditLog
 from nitrosigner.untrusted.parent.configuration import (
     Configuration,
+    DynamoDb,
     KernelMode,
     SecretsManager,
 )
@@ -143,6 +144,17 @@ def open_store(configuration: Configuration, log: EventLog) -> RecordStore:
             recovery_days=store.recovery_days,
             kms_key_id=store.kms_key_id,
         )
+    if isinstance(store, DynamoDb):
+        from nitrosigner.untrusted.parent import dynamodb_store
+        from nitrosigner.untrusted.parent.dynamodb_client import dynamodb_client
+
+        return dynamodb_store.DynamoDbStore(
+            dynamodb_client(
+                configuration.region, store.endpoint, parallel=dynamodb_store.PARALLEL
+            ),
+            table=store.table,
+            deployment=store.deployment,
+        )
     return SqliteStore(
         Path(store.path),
         on_permissions_mended=lambda: log(Event.STORE_PERMISSIONS_MENDED),
@@ -156,6 +168,19 @@ def open_watermarks(
     watermarks = configuration.watermarks
     if watermarks is None:
         return None
+    if isinstance(watermarks, DynamoDb):
+        from nitrosigner.untrusted.parent import dynamodb_watermarks
+        from nitrosigner.untrusted.parent.dynamodb_client import dynamodb_client
+
+        return dynamodb_watermarks.DynamoDbWatermarks(
+            dynamodb_client(
+                configuration.region,
+                watermarks.endpoint,
+                parallel=dynamodb_watermarks.PARALLEL,
+            ),
+            table=watermarks.table,
+            deployment=watermarks.deployment,
+        )
     return SqliteWatermarks(
         Path(watermarks.path),
         on_permissions_mended=lambda: log(Event.STORE_PERMISSIONS_MENDED),
