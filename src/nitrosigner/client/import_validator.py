@@ -8,9 +8,8 @@ key is there and its past is not.
 """
 
 import base64
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from nitrosigner.client.import_key import check_same_signer
 from nitrosigner.client.signer_client import SignerClient
@@ -19,7 +18,6 @@ from nitrosigner.verdicts import Code, Malformed, Refused
 from nitrosigner.wire import api, import_wrapping
 from nitrosigner.wire import validator_api as wire
 
-BACKUP_NAME: Final = "validators/backup"
 MNEMONIC_WORDS: Final = frozenset({12, 15, 18, 21, 24})
 MAX_MNEMONIC: Final = 400
 """Bytes: with the wrapping's 48 it must stay under `import_wrapping.MAX_WRAPPED`."""
@@ -37,10 +35,11 @@ def import_validator(
     public_key: bytes,
     *,
     history: wire.SlashingHistory | None = None,
-    version: int = 0,
 ) -> api.KeyDescription:
     """
     Import one validator's key together with what it has signed.
+
+    One that is here already stays as it is; its history moves forward.
 
     Args:
         client: The client that *proof* was obtained with.
@@ -48,8 +47,7 @@ def import_validator(
         secret: The private key, 32 bytes; the caller wipes it.
         public_key: 48 bytes; the enclave refuses the key if it has another.
         history: An interchange document of this validator alone. None: it has never
-            signed anything.
-        version: 0 for a new one, else the current version of the record to replace.
+            signed anything elsewhere.
 
     Raises:
         Refused: The enclave that was verified is not the one that answers, or it
@@ -57,11 +55,17 @@ def import_validator(
     """
     check_same_signer(client, proof)
     name = validator_name(public_key)
-    wrapped = _wrap(proof, secret, name=name, identity=name)
+    info = import_wrapping.import_info(
+        deployment=proof.statement.deployment,
+        name=name,
+        algorithm=wire.ALGORITHM,
+        identity=name,
+    )
+    wrapped = base64.b64encode(
+        import_wrapping.wrap(secret, proof.import_key, info)
+    ).decode()
     description = client.import_wrapped_validator(
-        wire.ImportValidator(
-            identity=name, wrapped_key=wrapped, history=history, version=version
-        )
+        wire.ImportValidator(identity=name, wrapped_key=wrapped, history=history)
     )
     if description.name != name:
         raise Refused(
@@ -87,7 +91,6 @@ def derive_validators(
     which: Range,
     *,
     backup_recipient: bytes | None = None,
-    history: wire.SlashingHistory | None = None,
 ) -> wire.DerivedValidators:
     """
     Have the enclave derive validators from *mnemonic*, or from one that it makes.
@@ -95,62 +98,51 @@ def derive_validators(
     Args:
         client: The client that *proof* was obtained with.
         proof: As for `import_validator`.
-        mnemonic: BIP-39 words, UTF-8; the caller wipes it. None: a new one is made
-            inside, and leaves it only as the backup.
+        mnemonic: As `wrapped_mnemonic` takes it. None: a new one is made inside, and
+            leaves it only as the backup.
         which: The indices.
         backup_recipient: A raw X25519 public key of somebody offline.
-        history: What these validators have signed elsewhere.
 
     Raises:
         Malformed: The words are too few or too many; nothing was sent.
         Refused: As `import_validator`.
     """
     check_same_signer(client, proof)
-    kind: Literal["mnemonic", "new"] = "new" if mnemonic is None else "mnemonic"
-    wrapped = None
-    if mnemonic is not None:
-        _check_words(mnemonic)
-        wrapped = _wrap(proof, mnemonic, name=wire.DERIVE_NAME, identity=kind)
+    if mnemonic is None:
+        seed = wire.Seed(form="new")
+    else:
+        seed = wrapped_mnemonic(proof, mnemonic)
+    recipient = None
+    if backup_recipient is not None:
+        recipient = base64.b64encode(backup_recipient).decode()
     return client.derive_wrapped_validators(
         wire.DeriveValidators(
-            kind=kind,
-            wrapped=wrapped,
+            seed=seed,
             start=which.start,
             count=which.count,
-            backup_recipient=None
-            if backup_recipient is None
-            else base64.b64encode(backup_recipient).decode(),
-            history=history,
+            backup_recipient=recipient,
         )
     )
 
 
-def backup_info(deployment: str) -> bytes:
-    """Return the HPKE `info` under which *deployment*'s backups are encrypted."""
-    return import_wrapping.import_info(
-        deployment=deployment,
-        name=BACKUP_NAME,
-        algorithm=wire.ALGORITHM,
-        identity="mnemonic",
-    )
+def wrapped_mnemonic(proof: Proof, mnemonic: bytearray) -> wire.Seed:
+    """
+    Wrap BIP-39 words (UTF-8), and after a line feed their passphrase if there is one.
 
+    The caller wipes *mnemonic*. The enclave checks the words themselves.
 
-def _wrap(proof: Proof, secret: bytearray, *, name: str, identity: str) -> str:
-    info = import_wrapping.import_info(
-        deployment=proof.statement.deployment,
-        name=name,
-        algorithm=wire.ALGORITHM,
-        identity=identity,
-    )
-    wrapped = import_wrapping.wrap(secret, proof.import_key, info)
-    return base64.b64encode(wrapped).decode()
-
-
-def _check_words(mnemonic: Sequence[int]) -> None:
-    words = len(bytes(mnemonic).split(b"\n")[0].split(b" "))
+    Raises:
+        Malformed: The words are too few or too many.
+    """
+    words = len(bytes(mnemonic).split(b"\n", 1)[0].split(b" "))
     if words not in MNEMONIC_WORDS or len(mnemonic) > MAX_MNEMONIC:
         raise Malformed(
             Code.MALFORMED_KEY,
             "this is no mnemonic: it has 12, 15, 18, 21 or 24 words",
             "write the words in order, with a space between them",
         )
+    info = import_wrapping.seed_info(
+        deployment=proof.statement.deployment, form="mnemonic"
+    )
+    wrapped = import_wrapping.wrap(mnemonic, proof.import_key, info)
+    return wire.Seed(form="mnemonic", wrapped=base64.b64encode(wrapped).decode())
