@@ -18,6 +18,8 @@ from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
 _SUITE: Final = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 _LABEL: Final = "nitrosigner/import/1"
+_SEED_LABEL: Final = "nitrosigner/seed/1"
+_BACKUP_LABEL: Final = "nitrosigner/backup/1"
 
 PUBLIC_KEY_SIZE: Final = 32
 """Bytes of the raw X25519 key in the attestation document's `public_key`."""
@@ -32,7 +34,30 @@ def import_info(*, deployment: str, name: str, algorithm: str, identity: str) ->
     Raises:
         ValueError: A part holds the separator: two imports could share one `info`.
     """
-    parts = (_LABEL, deployment, name, algorithm, identity)
+    return _joined(_LABEL, deployment, name, algorithm, identity)
+
+
+def seed_info(*, deployment: str, form: str) -> bytes:
+    """
+    Return the HPKE `info` for a seed that keys are derived from, on its way in.
+
+    Raises:
+        ValueError: As `import_info`.
+    """
+    return _joined(_SEED_LABEL, deployment, form)
+
+
+def backup_info(*, deployment: str) -> bytes:
+    """
+    Return the HPKE `info` for the same seed on its way out, to an offline recipient.
+
+    Raises:
+        ValueError: As `import_info`.
+    """
+    return _joined(_BACKUP_LABEL, deployment)
+
+
+def _joined(*parts: str) -> bytes:
     if any("\0" in part for part in parts):
         msg = "a name holds a zero byte"
         raise ValueError(msg)
