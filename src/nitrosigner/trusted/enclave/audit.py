@@ -38,6 +38,9 @@ STRANGERS_PER_SECOND: Final = 10
 """Events about callers without a credential. The rest is only counted, so that nobody
 fills the disk from outside."""
 
+MAX_KEYS: Final = 32
+"""In one event: their names have about 100 characters, an event at most 4 KiB."""
+
 Outcome = Literal["signed", "done", "begun", "malformed", "refused", "undecided"]
 Done = Callable[[bool], None]
 """Called once: True when the event is durable, False when it may not be."""
@@ -66,6 +69,15 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=Fa
     """Wei."""
     digest: str = ""
     """What was signed."""
+    duty: str = ""
+    """A validator's: which kind of message."""
+    slot: int | None = None
+    source: int | None = None
+    """Epoch."""
+    target: int | None = None
+    """Epoch."""
+    keys: tuple[str, ...] = ()
+    """Instead of `key`: many that one verdict was spoken over."""
     hash: str = ""
     """Of the signed transaction."""
     at: str = ""
@@ -85,6 +97,11 @@ class Facts(msgspec.Struct, gc=False):
     to: str = ""
     value: str = ""
     digest: str = ""
+    duty: str = ""
+    slot: int | None = None
+    source: int | None = None
+    target: int | None = None
+    keys: tuple[str, ...] = ()
     hash: str = ""
     outcome: Outcome = "done"
     code: str = ""
@@ -169,6 +186,11 @@ class AuditTrail:
                 to=facts.to,
                 value=facts.value,
                 digest=facts.digest,
+                duty=facts.duty,
+                slot=facts.slot,
+                source=facts.source,
+                target=facts.target,
+                keys=facts.keys,
                 hash=facts.hash,
                 at=facts.at,
                 unrecorded=self._unrecorded,

@@ -21,6 +21,7 @@ from nitrosigner.trusted.enclave.policy import Policy
 from nitrosigner.trusted.enclave.ports import World
 from nitrosigner.trusted.enclave.rate import SharedRate
 from nitrosigner.trusted.enclave.server_certificate import TlsIdentity
+from nitrosigner.trusted.enclave.validator_job import ValidatorJob
 from nitrosigner.verdicts import Code, Malformed, Refused, Undecided, Verdict
 from nitrosigner.wire import api
 from nitrosigner.wire.manifest import AcceptedManifest, Client, Operation
@@ -49,6 +50,8 @@ class Surroundings:
     attestation_rate: SharedRate
     attesting: asyncio.Lock
     """Held while the NSM is asked: one request at a time."""
+    validators: ValidatorJob | None
+    """None: the manifest speaks of none."""
     boot: str
     """A random name for this life of the enclave, in request ids and events."""
 
@@ -66,6 +69,8 @@ class Call(msgspec.Struct, gc=False):
     """One for each operation to be recorded. A batch of JSON-RPC has several."""
     refuse: Callable[[Verdict], Response] = refusal
     """How a verdict is said in this call's protocol."""
+    finish: Callable[[], None] | None = None
+    """Called once the answer is on its way, or was thrown away."""
 
     @property
     def client(self) -> Client:
@@ -73,6 +78,13 @@ class Call(msgspec.Struct, gc=False):
         if self.caller is None:
             raise Refused(Code.UNAUTHENTICATED, "this needs a client", "")
         return self.caller
+
+    @property
+    def job(self) -> ValidatorJob:
+        """The validator job. Its routes are not reached without one."""
+        if self.around.validators is None:
+            raise Refused(Code.UNKNOWN_ROUTE, "there are no validators here", "")
+        return self.around.validators
 
     def begin(self, operation: Operation) -> Facts:
         """Say what is asked for. From here on the verdict is recorded."""

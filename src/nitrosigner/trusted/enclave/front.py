@@ -12,6 +12,7 @@ import itertools
 import secrets
 import traceback
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import PurePath
 from typing import Final, Protocol
 
@@ -25,6 +26,7 @@ from nitrosigner.trusted.enclave.api import (
     keys,
     signing,
     web3signer_eth1,
+    web3signer_eth2,
 )
 from nitrosigner.trusted.enclave.audit import AuditTrail, Facts, unavailable
 from nitrosigner.trusted.enclave.boot import HealthSource
@@ -37,12 +39,21 @@ from nitrosigner.trusted.enclave.listener import Listener
 from nitrosigner.trusted.enclave.policy import Policy
 from nitrosigner.trusted.enclave.ports import World
 from nitrosigner.trusted.enclave.rate import SharedRate
-from nitrosigner.trusted.enclave.routing import Match, NotThisMethod, Routes
+from nitrosigner.trusted.enclave.routing import (
+    Match,
+    NotThisMethod,
+    Routes,
+    say_json,
+    unknown_route,
+)
 from nitrosigner.trusted.enclave.server_certificate import TlsIdentity
+from nitrosigner.trusted.enclave.validator_job import ValidatorJob
+from nitrosigner.trusted.enclave.validator_keys_port import ValidatorKeys
 from nitrosigner.verdicts import Code, Undecided, Verdict
 from nitrosigner.wire import statement
 from nitrosigner.wire.addresses import HTTPS_PORT
 from nitrosigner.wire.manifest import AcceptedManifest, Client
+from nitrosigner.wire.validator_api import HighWatermark
 
 ROUTES: Final = Routes(
     (
@@ -52,10 +63,12 @@ ROUTES: Final = Routes(
         *health.ROUTES,
         *json_rpc.ROUTES,
         *web3signer_eth1.ROUTES,
+        *web3signer_eth2.ROUTES,
     )
 )
 
 Answer = Callable[[Response], None]
+_WITH_BODY: Final = ("POST", "DELETE")
 
 
 class AuditServices(Protocol):
@@ -122,6 +135,7 @@ async def start_front(
     services: AuditServices,
     tls: TlsIdentity,
     health_source: HealthSource,
+    validators: ValidatorKeys | None = None,
     times: Times | None = None,
 ) -> Front:
     """
@@ -135,6 +149,7 @@ async def start_front(
         services: Where the audit trail goes.
         tls: What to present. Its key is wiped here.
         health_source: What the boot and the core know of their health.
+        validators: Their keys, if the manifest speaks of validators.
         times: How long a peer may take.
 
     Raises:
@@ -164,6 +179,7 @@ async def start_front(
         ),
         attestation_rate=SharedRate(world.clock),
         attesting=asyncio.Lock(),
+        validators=_validator_job(validators, accepted, world),
         boot=boot,
     )
     try:
@@ -194,15 +210,29 @@ async def start_front(
     return front
 
 
+def _validator_job(
+    keys: ValidatorKeys | None, accepted: AcceptedManifest, world: World
+) -> ValidatorJob | None:
+    told = accepted.manifest.validators
+    if keys is None or told is None:
+        return None
+    ceiling = HighWatermark(
+        epoch=None if told.ceiling_epoch is None else str(told.ceiling_epoch),
+        slot=None if told.ceiling_slot is None else str(told.ceiling_slot),
+    )
+    return ValidatorJob(keys, world.clock, ceiling)
+
+
 class _Connection:
     """What stands behind one connection."""
 
-    __slots__ = ("_caller", "_front", "_too_many")
+    __slots__ = ("_caller", "_front", "_refused", "_too_many")
 
     def __init__(self, front: Front, caller: Caller, too_many: bool) -> None:
         self._front = front
         self._caller = caller
         self._too_many = too_many
+        self._refused: tuple[Verdict, Response] | None = None
 
     def admit(self, request: Request) -> int:
         """Judge a head: room, route, credential. Return the most bytes of body."""
@@ -213,12 +243,18 @@ class _Connection:
                 "close connections that are not used; ask again",
             )
         match = ROUTES.match(request.method, request.path)
-        if match.route.public:
-            client = self._caller.known(request.authorization)
-        else:
-            client = self._caller.authenticate(request.authorization)
+        if match.route.validators and self._front.around.validators is None:
+            raise unknown_route()
+        try:
+            if match.route.public:
+                client = self._caller.known(request.authorization)
+            else:
+                client = self._caller.authenticate(request.authorization)
+        except Verdict as verdict:
+            self._refused = verdict, match.route.say(request, verdict)
+            raise
         request.admitted = _Admitted(match, client)
-        if request.method != "POST":
+        if request.method not in _WITH_BODY:
             return 0
         return self._front.around.accepted.manifest.limits.max_request_bytes
 
@@ -228,6 +264,8 @@ class _Connection:
             facts = Facts(operation="authenticate")
             settle(facts, verdict)
             self._front.around.audit.record_stranger("", facts)
+        if self._refused is not None and self._refused[0] is verdict:
+            return self._refused[1]
         if isinstance(verdict, NotThisMethod):
             return refusal(verdict, b"\r\nAllow: " + verdict.allowed.encode())
         return refusal(verdict)
@@ -244,6 +282,8 @@ class _Connection:
             self._front.next_request_id(),
             [],
         )
+        if match.route.say is not say_json:
+            call.refuse = partial(match.route.say, request)
         self._settle(call, answer, lambda: match.route.handler(call))
 
     def _settle(
@@ -299,6 +339,8 @@ class _Connection:
         """Answer when the record is durable; withhold what could not be recorded."""
         if not call.facts:
             answer(response)
+            if call.finish is not None:
+                call.finish()
             return
         response = Response(
             response.status,
@@ -311,6 +353,8 @@ class _Connection:
         def recorded(durable: bool) -> None:
             withheld = signed and not durable
             answer(call.refuse(unavailable()) if withheld else response)
+            if call.finish is not None:
+                call.finish()
 
         audit = self._front.around.audit
         for facts in call.facts[:-1]:

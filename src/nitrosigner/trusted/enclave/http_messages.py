@@ -37,6 +37,8 @@ class Request(msgspec.Struct, gc=False):
     path: str = ""
     query: bytes = b""
     authorization: bytes | None = None
+    accept: bytes | None = None
+    """Every Accept header, joined by commas."""
     body: bytes = b""
     keep_alive: bool = True
     admitted: Any = None

@@ -148,6 +148,9 @@ class RequestReader:
             if name in self._seen:
                 self.refuse(_malformed("a header that stands once stands twice"))
             self._seen[name] = value
+        elif name == b"accept":
+            before = self._request.accept
+            self._request.accept = value if before is None else before + b"," + value
         elif name == b"upgrade":
             self.refuse(_malformed("this server speaks HTTP/1.1 only"))
 

@@ -9,7 +9,7 @@ calldata, not in `value`. A client that may sign typed data is not bound by them
 """
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, Protocol
 
 from nitrosigner.trusted.enclave.permit import DIGEST_SIZE, Permit
 from nitrosigner.trusted.signing import (
@@ -27,6 +27,24 @@ from nitrosigner.wire import api, manifest
 from nitrosigner.wire.manifest import Client, Manifest, Operation
 
 _NEW_MANIFEST: Final = "an administrator can allow it in a new signed manifest"
+
+
+class NamedKey(Protocol):
+    """Any key that exists."""
+
+    @property
+    def name(self) -> str:
+        """What clients' patterns are matched with."""
+        ...
+
+
+class StatefulKey(NamedKey, Protocol):
+    """A key, and whether it signs."""
+
+    @property
+    def state(self) -> api.KeyState:
+        """Only an enabled key signs."""
+        ...
 
 
 class _Rules:
@@ -88,15 +106,19 @@ class Policy:
         if not manifest.key_allowed(client, name):
             raise _not_this_key(client)
 
-    def sees(self, client: Client, key: api.KeyDescription) -> bool:
+    def sees(self, client: Client, key: NamedKey) -> bool:
         """Return whether *client* may touch the existing *key* at all."""
+        return self.sees_name(client, key.name)
+
+    def sees_name(self, client: Client, name: str) -> bool:
+        """As `sees`, by the name of a key that exists."""
         known = self._rules[client.name].keys
-        allowed = known.get(key.name)
+        allowed = known.get(name)
         if allowed is None:
-            allowed = known[key.name] = manifest.key_allowed(client, key.name)
+            allowed = known[name] = manifest.key_allowed(client, name)
         return allowed
 
-    def demand_key(self, client: Client, key: api.KeyDescription) -> None:
+    def demand_key(self, client: Client, key: NamedKey) -> None:
         """
         Make sure that *client* may touch the existing *key*.
 
@@ -137,7 +159,7 @@ class Policy:
             Refused: The client, the key, the chain, an amount or the destination does
                 not fit.
         """
-        self._demand_signature(client, key, Operation.SIGN_TRANSACTION)
+        self.demand_signature(client, key, Operation.SIGN_TRANSACTION)
         rules = self._rules[client.name]
         if transaction.chain_id is None:
             if not client.unprotected_legacy:
@@ -172,7 +194,7 @@ class Policy:
         Raises:
             Refused: The client, the key, the chain or the code's address does not fit.
         """
-        self._demand_signature(client, key, Operation.SIGN_AUTHORIZATION)
+        self.demand_signature(client, key, Operation.SIGN_AUTHORIZATION)
         if authorization.chain_id == EVERY_CHAIN:
             raise Refused(
                 Code.WRONG_CHAIN,
@@ -195,7 +217,7 @@ class Policy:
             Malformed: It is too long.
             Refused: The client or the key does not fit.
         """
-        self._demand_signature(client, key, Operation.SIGN_MESSAGE)
+        self.demand_signature(client, key, Operation.SIGN_MESSAGE)
         return Permit(key.name, messages.personal_message_digest(message))
 
     def typed_data(
@@ -207,7 +229,7 @@ class Policy:
         Raises:
             Refused: The client, the key or the chain does not fit.
         """
-        self._demand_signature(client, key, Operation.SIGN_TYPED_DATA)
+        self.demand_signature(client, key, Operation.SIGN_TYPED_DATA)
         if document.domain.chain_id is not None:
             self._demand_chain(client, document.domain.chain_id)
         return Permit(key.name, typed_data.digest(document))
@@ -219,14 +241,20 @@ class Policy:
         Raises:
             Refused: The client or the key does not fit.
         """
-        self._demand_signature(client, key, Operation.SIGN_DIGEST)
+        self.demand_signature(client, key, Operation.SIGN_DIGEST)
         if len(digest) != DIGEST_SIZE:
             raise Malformed(Code.MALFORMED_REQUEST, f"a digest is {DIGEST_SIZE} bytes")
         return Permit(key.name, digest)
 
-    def _demand_signature(
-        self, client: Client, key: api.KeyDescription, operation: Operation
+    def demand_signature(
+        self, client: Client, key: StatefulKey, operation: Operation
     ) -> None:
+        """
+        Make sure that *client* may have *key* sign by *operation*, whatever it signs.
+
+        Raises:
+            Refused: The client or the key does not fit.
+        """
         self.demand(client, operation)
         self.demand_key(client, key)
         if key.state == "enabled":

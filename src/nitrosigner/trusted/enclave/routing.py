@@ -5,20 +5,35 @@ Every route is in one table: what is not in it does not exist, and the table is 
 test of `docs/openapi.json` compares with.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 from urllib.parse import unquote
 
 import msgspec
 
 from nitrosigner.trusted.enclave.calls import Handler
-from nitrosigner.verdicts import Code, Refused
+from nitrosigner.trusted.enclave.http_messages import Request, Response, refusal
+from nitrosigner.verdicts import Code, Refused, Verdict
 
 MAX_IDENTIFIER: Final = 256
 """Characters of a key in a path: `0x` and the hex of an uncompressed public key fit."""
 
 # Where in a path of each length a key stands, by what is before it.
-_PREFIXES: Final = (("/api/v1/keys/", 4), ("/api/v1/eth1/sign/", 5))
+_PREFIXES: Final = (
+    ("/api/v1/eth2/sign/", 5),
+    ("/api/v1/keys/", 4),
+    ("/api/v1/eth1/sign/", 5),
+    ("/api/v1/validators/", 4),
+    ("/eth/v1/validator/", 4),
+)
+
+
+Say = Callable[[Request, Verdict], Response]
+
+
+def say_json(_: Request, verdict: Verdict) -> Response:
+    """Say no as everything of ours does."""
+    return refusal(verdict)
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -30,6 +45,10 @@ class Route(msgspec.Struct, frozen=True):
     handler: Handler
     public: bool = False
     """Served without a credential. A credential that is shown must still be good."""
+    validators: bool = False
+    """Served only if the manifest speaks of validators."""
+    say: Say = say_json
+    """How a verdict is said here: other people's contracts have words of their own."""
 
 
 class Match(msgspec.Struct, frozen=True):
@@ -62,15 +81,20 @@ class Routes:
             template, identifier = _without_key(path)
             methods = self._by_path.get(template, methods)
         if methods is None:
-            raise Refused(
-                Code.UNKNOWN_ROUTE,
-                "nothing is served at this path",
-                "see docs/openapi.json for what is served",
-            )
+            raise unknown_route()
         route = methods.get(method)
         if route is None:
             raise NotThisMethod(sorted(methods))
         return Match(route, identifier)
+
+
+def unknown_route() -> Refused:
+    """Return 404."""
+    return Refused(
+        Code.UNKNOWN_ROUTE,
+        "nothing is served at this path",
+        "see docs/openapi.json for what is served",
+    )
 
 
 class NotThisMethod(Refused):

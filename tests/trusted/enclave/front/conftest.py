@@ -335,6 +335,10 @@ class RunningFront:
         self.clock = FakeClock()
         self.health = FakeHealth()
         self.incidents: list[dict[str, Any]] = []
+        # What the folder `validators` adds.
+        self.validators: Any = None
+        self.told_of_validators: Any = None
+        self.more_clients: list[manifest.Client] = []
         self.pairs = {
             name: make_certificate(name)
             for name in ("default", "reader", "stranger", "expired-client")
@@ -425,8 +429,10 @@ class RunningFront:
                     keys=["cold"],
                     networks=[],
                 ),
+                *self.more_clients,
             ],
             limits=self.limits,
+            validators=self.told_of_validators,
         )
 
     async def start(self) -> None:
@@ -452,6 +458,7 @@ class RunningFront:
             services=self.services,
             tls=tls,
             health_source=self.health,
+            validators=self.validators,
             times=self.times,
         )
         self.port = self.vsock.port

@@ -1,0 +1,44 @@
+"""
+The validator job's share of the front: its keys, its counters, its bounds.
+
+There is one if the manifest speaks of validators; without one its routes do not exist.
+"""
+
+from typing import Final
+
+from nitrosigner.trusted.enclave.duty_load import DutyLoad
+from nitrosigner.trusted.enclave.duty_metrics import DutyMetrics
+from nitrosigner.trusted.enclave.ports import Clock
+from nitrosigner.trusted.enclave.reloading import Reloading
+from nitrosigner.trusted.enclave.validator_keys_port import ValidatorKeys
+from nitrosigner.wire import validator_api
+
+
+class ValidatorJob:
+    """What all calls of the validator job share."""
+
+    def __init__(
+        self,
+        keys: ValidatorKeys,
+        clock: Clock,
+        high_watermark: validator_api.HighWatermark,
+    ) -> None:
+        """Serve *keys*. *high_watermark* is the manifest's ceiling, for showing."""
+        self.keys: Final = keys
+        self.clock: Final = clock
+        self.high_watermark: Final = high_watermark
+        self.load: Final = DutyLoad(clock)
+        self.counted: Final = DutyMetrics()
+        self.reloading: Final = Reloading(keys.reload, clock)
+
+    def metrics(self, kms_calls: int) -> validator_api.Metrics:
+        """Return the counters as they stand."""
+        facts = self.keys.facts
+        return self.counted.snapshot(
+            now=self.clock.monotonic(),
+            shed=self.load.shed,
+            in_flight=self.load.in_flight,
+            keys_loaded=facts.loaded,
+            keys_enabled=facts.enabled,
+            kms_calls=kms_calls,
+        )
