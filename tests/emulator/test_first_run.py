@@ -26,6 +26,7 @@ from nitrosigner.emulator.first_run import (
 )
 from nitrosigner.verdicts import Malformed, Refused
 from nitrosigner.wire.manifest import Aws, Operation, accept, sign
+from nitrosigner.wire.manifest_validators import Validators
 
 NOW = dt.datetime(2026, 1, 2, tzinfo=dt.UTC)
 AWS = Aws(
@@ -192,3 +193,57 @@ def test_two_stacks_cannot_share_a_folder(folder: DataFolder) -> None:
         other.wait()
         with locked(folder):
             pass
+
+
+MAINNET = Validators(network="mainnet")
+
+
+def test_a_stack_with_a_beacon_chain_has_a_client_for_duties_alone(
+    folder: DataFolder,
+) -> None:
+    identities = ensure_identities(folder, NOW, validators=True)
+    accepted, _ = ensure_manifest(folder, identities, AWS, 0, MAINNET)
+    allowed = {c.name: set(c.operations) for c in accepted.manifest.clients}
+    assert accepted.manifest.validators == MAINNET
+    assert allowed["validator"] == {Operation.LIST_KEYS, Operation.SIGN_DUTY}
+    assert Operation.SIGN_VOLUNTARY_EXIT not in allowed["default"]
+    assert Operation.SIGN_VOLUNTARY_EXIT in allowed["operator"]
+    assert allowed["reader"] == {Operation.LIST_KEYS}
+
+
+def test_a_folder_is_given_a_beacon_chain_later_and_keeps_it(
+    folder: DataFolder, identities: Identities
+) -> None:
+    first, _ = ensure_manifest(folder, identities, AWS, at_least=0)
+    assert first.manifest.validators is None
+    more = ensure_identities(folder, NOW, validators=True)
+    second, data = ensure_manifest(folder, more, AWS, 1, MAINNET)
+    assert second.manifest.version == 2
+    assert {c.name for c in second.manifest.clients} >= {"default", "validator"}
+    again = ensure_identities(folder, NOW)
+    assert "validator" in again.clients
+    assert ensure_manifest(folder, again, AWS, 2) == (second, data)
+    assert ensure_manifest(folder, again, AWS, 2, MAINNET) == (second, data)
+
+
+def test_a_folders_beacon_chain_is_never_exchanged(folder: DataFolder) -> None:
+    identities = ensure_identities(folder, NOW, validators=True)
+    _, data = ensure_manifest(folder, identities, AWS, 0, MAINNET)
+    with pytest.raises(Refused) as caught:
+        ensure_manifest(folder, identities, AWS, 1, Validators(network="hoodi"))
+    assert "mainnet" in caught.value.message
+    assert folder.manifest.read_bytes() == data
+
+
+def test_what_the_administrator_set_for_validators_stays(folder: DataFolder) -> None:
+    identities = ensure_identities(folder, NOW, validators=True)
+    accepted, _ = ensure_manifest(folder, identities, AWS, 0, MAINNET)
+    edited = msgspec.structs.replace(
+        accepted.manifest,
+        version=2,
+        validators=Validators(network="mainnet", expected_keys=5),
+    )
+    data = sign(edited, identities.administrator)
+    replace(folder.manifest, data)
+    _, kept = ensure_manifest(folder, identities, AWS, 2, MAINNET)
+    assert kept == data

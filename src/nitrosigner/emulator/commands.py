@@ -11,12 +11,15 @@ import contextlib
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import click
 
+from nitrosigner.emulator.vm.machine_options import machine_options
+
 if TYPE_CHECKING:
     from nitrosigner.emulator.local_stack import Announcements, Ready
+    from nitrosigner.emulator.stack_programs import Machine
 
 DEFAULT_DATA: Final = Path("data")
 DEFAULT_PORT: Final = 8443
@@ -39,18 +42,62 @@ _folder = click.Path(path_type=Path, file_okay=False)
     show_default=True,
     help="Where the signer listens on 127.0.0.1. 0: any free port.",
 )
+@click.option(
+    "--preset",
+    type=click.Choice(["minimal", "mainnet"]),
+    help="Sign for validators too. Alone: mainnet, or a minimal chain of interop keys.",
+)
+@click.option(
+    "--network-config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="With --preset: another chain's config.yaml (fork versions, name).",
+)
+@click.option(
+    "--genesis-validators-root",
+    metavar="HEX",
+    help="With --preset: the chain's, as /eth/v1/beacon/genesis answers it.",
+)
+@click.option(
+    "--plain-http-loopback",
+    "plain_http_port",
+    type=click.IntRange(0, 65535),
+    metavar="PORT",
+    help="LOCAL DEVELOPMENT ONLY. Unencrypted HTTP on 127.0.0.1, without credentials.",
+)
+@machine_options
 @click.option("--json", "as_json", is_flag=True, help="One ready line of JSON.")
-def up(data: Path, port: int, *, as_json: bool) -> None:
+def up(
+    *,
+    data: Path,
+    port: int,
+    preset: Literal["minimal", "mainnet"] | None,
+    network_config: Path | None,
+    genesis_validators_root: str | None,
+    plain_http_port: int | None,
+    machine: "Machine | None",
+    as_json: bool,
+) -> None:
     """
     Run a signer on this machine: emulated KMS and Nitro, the real enclave program.
 
     Stays in the foreground until Ctrl-C; what it keeps survives in the data folder.
     EMULATED: nothing here protects a key from whoever runs this machine.
     """
-    from nitrosigner.emulator import local_stack
+    from nitrosigner.emulator import beacon_chain, local_stack
     from nitrosigner.image import contents
 
-    options = local_stack.Options(data=data, port=port, source=contents.source_root())
+    if preset is None and (network_config or genesis_validators_root):
+        raise click.UsageError("a chain is described together with --preset")
+    options = local_stack.Options(
+        data=data,
+        port=port,
+        source=contents.source_root(),
+        validators=preset
+        and beacon_chain.validators(preset, network_config, genesis_validators_root),
+        plain_http_port=plain_http_port,
+        machine=machine,
+    )
     asyncio.run(local_stack.run(options, _announcements(as_json=as_json)))
 
 
@@ -101,16 +148,25 @@ def _announcements(*, as_json: bool) -> "Announcements":
 
 def _for_people(state: "Ready") -> str:
     here = _short(Path(state.data))
+    validators = ""
+    if state.beacon_network:
+        validators = f"  validators     of {state.beacon_network}\n"
+    if state.plain_http:
+        validators += (
+            f"  plain HTTP     {state.plain_http}\n"
+            "                 (UNENCRYPTED, NO CREDENTIAL: local development only)\n"
+        )
     return f"""\
 Ready. EMULATED: no Nitro hardware, no AWS. Do not put real keys in here.
 
   signer         {state.url}
   certificate    {state.ca}
   PCR0           {state.pcr0}
-                 (EMULATED: measures the trusted source tree)
+                 ({_measured(state)})
   root           {state.trust_root} (EMULATED)
   administrator  {state.administrator}
   manifest       version {state.manifest_version}, {state.manifest}
+{validators}\
   logs           {Path(state.data) / "logs"}
 
 Try, in another terminal:
@@ -121,6 +177,12 @@ Try, in another terminal:
   nitrosigner doctor --data {here}
 
 Ctrl-C stops it; the keys stay."""
+
+
+def _measured(state: "Ready") -> str:
+    if state.image is None:
+        return "EMULATED: measures the trusted source tree"
+    return f"of {_short(Path(state.image))}, in a virtual machine; EMULATED hardware"
 
 
 def _short(path: Path) -> str:

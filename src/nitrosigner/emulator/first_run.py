@@ -25,6 +25,7 @@ from nitrosigner.wire.manifest import (
     AcceptedManifest,
     Aws,
     Client,
+    Limits,
     Manifest,
     Network,
     Operation,
@@ -33,6 +34,7 @@ from nitrosigner.wire.manifest import (
     fingerprint,
     sign,
 )
+from nitrosigner.wire.manifest_validators import Validators
 
 DEPLOYMENT: Final = "local"
 REGION: Final = "us-east-1"
@@ -69,6 +71,28 @@ CLIENTS: Final[dict[str, tuple[Operation, ...]]] = {
     ),
     "reader": (Operation.LIST_KEYS,),
 }
+VALIDATOR_CLIENT: Final = "validator"
+"""What a validator client is called in a stack with validators."""
+# What ends a validator, or says for good where its money goes, is the operator's alone.
+VALIDATOR_OPERATIONS: Final[dict[str, tuple[Operation, ...]]] = {
+    "default": (
+        Operation.SIGN_DUTY,
+        Operation.SIGN_DEPOSIT,
+        Operation.SLASHING_HISTORY,
+    ),
+    "operator": (
+        Operation.CREATE_KEY,
+        Operation.IMPORT_KEY,
+        Operation.SIGN_VOLUNTARY_EXIT,
+        Operation.SIGN_DEPOSIT,
+        Operation.SIGN_BLS_CHANGE,
+        Operation.SLASHING_HISTORY,
+    ),
+    VALIDATOR_CLIENT: (Operation.LIST_KEYS, Operation.SIGN_DUTY),
+}
+"""Added to `CLIENTS` when a stack is given a beacon chain."""
+VALIDATOR_LIMITS: Final = Limits(max_request_bytes=1 << 20)
+"""Of a stack with validators: full blocks before Bellatrix, batches, histories."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,16 +108,26 @@ class Identities:
         return fingerprint(self.administrator.public_key())
 
 
-def ensure_identities(folder: DataFolder, now: dt.datetime) -> Identities:
+def ensure_identities(
+    folder: DataFolder, now: dt.datetime, *, validators: bool = False
+) -> Identities:
     """
     Make the administrator's key and the clients' credentials, where there are none.
+
+    Args:
+        folder: Where they lie.
+        now: For the certificates.
+        validators: The stack is given a beacon chain. One that had one keeps it.
 
     Raises:
         Malformed: The administrator's key file is not an Ed25519 key.
     """
+    names = list(CLIENTS)
+    if validators or (folder.clients / VALIDATOR_CLIENT).exists():
+        names.append(VALIDATOR_CLIENT)
     return Identities(
         administrator=_administrator(folder.administrator_key),
-        clients={name: ensure_client(folder.clients, name, now) for name in CLIENTS},
+        clients={name: ensure_client(folder.clients, name, now) for name in names},
     )
 
 
@@ -119,7 +153,11 @@ def _administrator(path: Path) -> Ed25519PrivateKey:
 
 
 def ensure_manifest(
-    folder: DataFolder, identities: Identities, aws: Aws, at_least: int
+    folder: DataFolder,
+    identities: Identities,
+    aws: Aws,
+    at_least: int,
+    validators: Validators | None = None,
 ) -> tuple[AcceptedManifest, bytes]:
     """
     Return the manifest to run with, and its signed bytes; sign one where needed.
@@ -129,14 +167,15 @@ def ensure_manifest(
         identities: Who signs, and whose credentials it must name.
         aws: The KMS key and its certificate authority.
         at_least: The version that an enclave may already have seen; 0 for none.
+        validators: The beacon chain to sign for, where the manifest has none yet.
 
     Raises:
         Malformed: There is a manifest file that is none.
-        Refused: It is signed by somebody else.
+        Refused: It is signed by somebody else, or signs for another beacon chain.
     """
     wanted = [
-        _client(name, identities.clients[name], operations)
-        for name, operations in CLIENTS.items()
+        _client(name, files, CLIENTS.get(name, ()))
+        for name, files in identities.clients.items()
     ]
     if not folder.manifest.exists():
         manifest = Manifest(
@@ -144,8 +183,10 @@ def ensure_manifest(
             version=at_least + 1,
             aws=aws,
             networks=list(NETWORKS),
-            clients=wanted,
+            # The validator client's credential lies there before it may do anything.
+            clients=[one for one in wanted if one.operations],
         )
+        manifest = _with_validators(manifest, wanted, validators)
         return _signed(folder, identities, manifest)
     data = folder.manifest.read_bytes()
     accepted = accept(data)
@@ -155,7 +196,9 @@ def ensure_manifest(
             f"{folder.manifest} is signed by another administrator's key",
             "sign it with the folder's own: nitrosigner manifest sign --help",
         )
-    fitting = _fitted(accepted.manifest, wanted, aws)
+    fitting = _with_validators(
+        _fitted(accepted.manifest, wanted, aws), wanted, validators
+    )
     if fitting == accepted.manifest and fitting.version >= at_least:
         write_new(folder.manifest_payload, _payload(data))
         return accepted, data
@@ -183,6 +226,41 @@ def _fitted(manifest: Manifest, wanted: list[Client], aws: Aws) -> Manifest:
                 )
             )
     return msgspec.structs.replace(manifest, aws=aws, clients=clients)
+
+
+def _with_validators(
+    manifest: Manifest, wanted: list[Client], validators: Validators | None
+) -> Manifest:
+    """Return *manifest* with a beacon chain, and with clients that may use it."""
+    if validators is None:
+        return manifest
+    present = manifest.validators
+    if present is not None:
+        # Expected keys and ceilings are the administrator's own.
+        if (present.network, present.custom) == (validators.network, validators.custom):
+            return manifest
+        raise Refused(
+            Code.MANIFEST_UNTRUSTED,
+            f"this folder's validators sign for the chain {present.network}, with"
+            " another genesis or other fork versions than those asked for",
+            "leave --preset out to keep it, or use another folder for another chain",
+        )
+    clients = []
+    for client in manifest.clients:
+        more = VALIDATOR_OPERATIONS.get(client.name, ())
+        operations = dict.fromkeys([*client.operations, *more])
+        clients.append(msgspec.structs.replace(client, operations=list(operations)))
+    known = {client.name for client in clients}
+    for client in wanted:
+        if client.name == VALIDATOR_CLIENT and client.name not in known:
+            operations = dict.fromkeys(VALIDATOR_OPERATIONS[client.name])
+            clients.append(msgspec.structs.replace(client, operations=list(operations)))
+    limits = manifest.limits
+    if limits == Limits():
+        limits = VALIDATOR_LIMITS
+    return msgspec.structs.replace(
+        manifest, clients=clients, validators=validators, limits=limits
+    )
 
 
 def _admits(client: Client, ours: Client) -> bool:

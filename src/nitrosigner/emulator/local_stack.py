@@ -33,6 +33,7 @@ from nitrosigner.emulator.data_folder import (
 )
 from nitrosigner.emulator.first_run import (
     REGION,
+    VALIDATOR_CLIENT,
     Identities,
     ensure_identities,
     ensure_manifest,
@@ -40,13 +41,16 @@ from nitrosigner.emulator.first_run import (
 from nitrosigner.emulator.manifest_store import publish_manifest, published_version
 from nitrosigner.emulator.nitro_pki import NitroPki
 from nitrosigner.emulator.run_folder import run_folder
-from nitrosigner.emulator.stack_programs import Places
+from nitrosigner.emulator.stack_programs import Machine, Places
 from nitrosigner.emulator.supervisor import Death, Supervisor
 from nitrosigner.verdicts import Code, Undecided, Verdict
 from nitrosigner.wire.manifest import AcceptedManifest, Aws
+from nitrosigner.wire.manifest_validators import Validators
 
 READY_DEADLINE: Final = 60.0
 """Seconds for the whole start. A first run takes about three on an idle machine."""
+MACHINE_DEADLINE: Final = 180.0
+"""The same with a virtual machine, under software emulation, on a busy machine."""
 MANY_DEATHS: Final = 4
 """A program that died so often before the stack was ever ready will not recover."""
 _POLL: Final = 0.05
@@ -87,12 +91,18 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
     """SHA-256 of the emulated root certificate's DER, hex."""
     trust_root_file: str
     pcr0: str
+    image: str | None = None
+    """The enclave image that runs in a virtual machine; None: the source tree runs."""
     administrator: str
     deployment: str
     manifest: str
     """SHA-256 of the manifest's payload, hex."""
     manifest_version: int
     version: str
+    beacon_network: str = ""
+    """The chain that validators sign for; empty: none."""
+    plain_http: str = ""
+    """Where unencrypted HTTP is let in. Empty: nowhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +114,12 @@ class Options:
     """0: any free one."""
     source: Path
     """The package that the emulated hypervisor measures and launches."""
+    validators: Validators | None = None
+    """The beacon chain to sign for; absent: whatever the folder's manifest says."""
+    plain_http_port: int | None = None
+    """Where unencrypted HTTP is let in as a client. Absent: nowhere. 0: any free."""
+    machine: Machine | None = None
+    """Boot an enclave image in a virtual machine instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +183,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _port_to_listen_on(wanted: int) -> int:
+def _port_to_listen_on(wanted: int, option: str = "--port") -> int:
     if wanted == 0:
         return free_port()
     with socket.socket() as probe:
@@ -178,7 +194,7 @@ def _port_to_listen_on(wanted: int) -> int:
         except OSError as error:
             raise StackFailed(
                 f"port {wanted} of 127.0.0.1 cannot be used: {error.strerror}",
-                "choose another one with --port, or --port 0 for any free one",
+                f"choose another one with {option}, or {option} 0 for any free one",
             ) from None
     return wanted
 
@@ -198,6 +214,7 @@ class _Stack:
         self._run_path = run_path
         self._supervisor = Supervisor(self._died, self._started)
         self._ready: Ready | None = None
+        self._allowed = READY_DEADLINE
         self._deadline = 0.0
         self._changed = asyncio.Event()
 
@@ -207,7 +224,9 @@ class _Stack:
 
     async def live(self) -> None:
         """Start everything, announce it, and then keep the notes true."""
-        self._deadline = time.monotonic() + READY_DEADLINE
+        machine = self._options.machine
+        self._allowed = READY_DEADLINE if machine is None else MACHINE_DEADLINE
+        self._deadline = time.monotonic() + self._allowed
         port = _port_to_listen_on(self._options.port)
         places = Places(
             folder=self._folder,
@@ -218,10 +237,19 @@ class _Stack:
             metadata_port=free_port(),
         )
         now = dt.datetime.now(dt.UTC)
-        identities = ensure_identities(self._folder, now)
+        identities = ensure_identities(
+            self._folder, now, validators=self._options.validators is not None
+        )
         anchor = NitroPki.open(self._folder.emulator, now, REGION).trust_anchor
-        pcr0 = await asyncio.to_thread(stack_programs.take_source, places)
-        self._announce.progress(f"measured the trusted source: PCR0 {pcr0.hex()}")
+        if machine is None:
+            pcr0 = await asyncio.to_thread(stack_programs.take_source, places)
+            what = "trusted source"
+        else:
+            pcr0 = await asyncio.to_thread(
+                stack_programs.take_image, places, machine.image
+            )
+            what = "enclave image"
+        self._announce.progress(f"measured the {what}: PCR0 {pcr0.hex()}")
 
         self._announce.progress("starting the emulated KMS")
         self._supervisor.start(stack_programs.kms(places))
@@ -237,10 +265,16 @@ class _Stack:
 
         self._announce.progress("starting the parent and the enclave")
         self._supervisor.start(stack_programs.parent(places))
-        self._supervisor.start(stack_programs.hypervisor(places))
+        self._supervisor.start(
+            stack_programs.hypervisor(places)
+            if machine is None
+            else stack_programs.virtual_machine(places, machine)
+        )
         await self._until(
             "the enclave", "hypervisor", self._answers(port, pcr0, anchor)
         )
+        plain_http = await self._open_plain_http(places, identities)
+        validators = accepted.manifest.validators
         self._ready = Ready(
             url=f"https://localhost:{port}",
             ca=str(self._folder.ca),
@@ -263,11 +297,14 @@ class _Stack:
             trust_root=anchor.fingerprint.hex(),
             trust_root_file=str(self._folder.emulated_root),
             pcr0=pcr0.hex(),
+            image=None if machine is None else str(machine.image.absolute()),
             administrator=identities.fingerprint,
             deployment=accepted.manifest.deployment,
             manifest=accepted.digest,
             manifest_version=accepted.manifest.version,
             version=stack_programs.VERSION,
+            beacon_network=validators.network if validators else "",
+            plain_http=plain_http,
         )
         self._write_pids()
         self._announce.ready(self._ready)
@@ -276,9 +313,32 @@ class _Stack:
             self._changed.clear()
             self._write_pids()
 
+    async def _open_plain_http(self, places: Places, identities: Identities) -> str:
+        wanted = self._options.plain_http_port
+        if wanted is None:
+            return ""
+        client = identities.clients.get(VALIDATOR_CLIENT)
+        if client is None:
+            raise StackFailed(
+                "there is no beacon chain whose validator client could be let in",
+                "use --plain-http-loopback together with --preset",
+            )
+        port = _port_to_listen_on(wanted, "--plain-http-loopback")
+        self._supervisor.start(stack_programs.plain_http(places, port, client))
+        await self._until("the plain HTTP listener", "plain_http", _listening(port))
+        url = f"http://127.0.0.1:{port}"
+        self._announce.warning(
+            f"{url} takes unencrypted HTTP WITHOUT any credential: every process and"
+            f" user of this machine may sign duties there as client {VALIDATOR_CLIENT}."
+            " For local development only."
+        )
+        return url
+
     def _manifest(self, identities: Identities, aws: Aws) -> AcceptedManifest:
         seen = published_version(self._folder)
-        accepted, signed = ensure_manifest(self._folder, identities, aws, seen)
+        accepted, signed = ensure_manifest(
+            self._folder, identities, aws, seen, self._options.validators
+        )
         if publish_manifest(self._folder, signed):
             self._announce.progress(
                 f"put version {accepted.manifest.version} of the manifest in force"
@@ -318,7 +378,7 @@ class _Stack:
                 )
             if time.monotonic() > self._deadline:
                 raise StackFailed(
-                    f"{what} did not become ready in {READY_DEADLINE:.0f} seconds",
+                    f"{what} did not become ready in {self._allowed:.0f} seconds",
                     f"nitrosigner doctor --data {self._folder.path} says where the "
                     f"boot stands; logs are in {self._folder.logs}",
                 )

@@ -2,8 +2,8 @@
 The programs of a local stack, as they are started: emulated KMS, parent, hypervisor.
 
 The parent is the production program with a local configuration; the hypervisor is
-handed a copy of the trusted source that was taken when the stack started, as an image
-is built once and then run however often the enclave is restarted.
+handed a copy of the trusted source, or of the enclave image, that was taken when the
+stack started: it is built once and then run however often the enclave is restarted.
 """
 
 import shutil
@@ -15,10 +15,12 @@ from typing import Final
 import msgspec
 
 import nitrosigner
+from nitrosigner.emulator.client_credentials import ClientFiles
 from nitrosigner.emulator.data_folder import DataFolder, replace
 from nitrosigner.emulator.first_run import ACCOUNT, REGION
 from nitrosigner.emulator.supervisor import Program
 from nitrosigner.image import contents
+from nitrosigner.image.eif.reader import read_eif
 from nitrosigner.image.source_measurement import emulated_pcr0
 from nitrosigner.untrusted.parent.configuration import (
     Audit,
@@ -30,6 +32,7 @@ from nitrosigner.untrusted.parent.configuration import (
     SqliteWatermarks,
     UnixMode,
 )
+from nitrosigner.verdicts import Code, Refused
 
 AUDIT_ROTATE_BYTES: Final = 64 << 20
 DRAIN_SECONDS: Final = 1.0
@@ -37,8 +40,23 @@ DRAIN_SECONDS: Final = 1.0
 VERSION: Final = nitrosigner.__version__
 IMAGE_SOURCE: Final = "source"
 """In the run folder: the copy of the trusted source that is measured and run."""
+IMAGE_FILE: Final = "enclave.eif"
+"""In the run folder: the copy of the image that is measured and booted."""
+PARENT_ROLE: Final = f"arn:aws:iam::{ACCOUNT}:role/nitrosigner-parent"
 KMS_HOST: Final = f"kms.{REGION}.amazonaws.com"
 """What the enclave connects to; its certificate must name it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A virtual machine that boots an enclave image, in place of a process."""
+
+    image: Path
+    memory: int
+    """MiB."""
+    accelerator: str
+    cache: Path
+    """Where QEMU is unpacked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +76,11 @@ class Places:
     def image_source(self) -> Path:
         """The copy of the trusted source that is measured and run."""
         return self.run / IMAGE_SOURCE
+
+    @property
+    def image_file(self) -> Path:
+        """The copy of the image that is measured and booted."""
+        return self.run / IMAGE_FILE
 
     @property
     def principals(self) -> Path:
@@ -80,6 +103,25 @@ def take_source(places: Places) -> bytes:
     shutil.rmtree(places.image_source, ignore_errors=True)
     contents.gather_source(places.source, places.image_source)
     return emulated_pcr0(places.image_source)
+
+
+def take_image(places: Places, image: Path) -> bytes:
+    """
+    Copy an enclave image and return its PCR0.
+
+    Raises:
+        Verdict: It cannot be read, is no image, or its signature is not true.
+    """
+    try:
+        shutil.copyfile(image, places.image_file)
+    except OSError as error:
+        raise Refused(
+            Code.LOCAL_STACK,
+            f"the image {image} cannot be read: {error.strerror}",
+            "build it: make image",
+        ) from None
+    with places.image_file.open("rb") as file:
+        return read_eif(file).checked_measurements().pcr0
 
 
 def kms(places: Places) -> Program:
@@ -127,7 +169,37 @@ def hypervisor(places: Places) -> Program:
         *("--data", str(places.folder.path)),
         *("--run", str(places.run)),
         *("--tree", str(places.image_source)),
-        *("--role-arn", f"arn:aws:iam::{ACCOUNT}:role/nitrosigner-parent"),
+        *("--role-arn", PARENT_ROLE),
+    )
+
+
+def plain_http(places: Places, port: int, client: ClientFiles) -> Program:
+    """Return the door for unencrypted HTTP, which lets everybody in as *client*."""
+    return _program(
+        places,
+        "plain_http",
+        "nitrosigner.emulator.plain_http",
+        *("--port", str(port)),
+        *("--to", str(places.port)),
+        *("--ca", str(places.folder.ca)),
+        *("--certificate", str(client.cert)),
+        *("--key", str(client.key)),
+    )
+
+
+def virtual_machine(places: Places, machine: Machine) -> Program:
+    """Return the hypervisor that boots the image; QEMU is its child."""
+    return _program(
+        places,
+        "hypervisor",
+        "nitrosigner.emulator.vm",
+        *("--data", str(places.folder.path)),
+        *("--run", str(places.run)),
+        *("--image", str(places.image_file)),
+        *("--memory", str(machine.memory)),
+        *("--accelerator", machine.accelerator),
+        *("--cache", str(machine.cache)),
+        *("--role-arn", PARENT_ROLE),
     )
 
 
