@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from nitrosigner.client.signer_client import SignerClient
+from nitrosigner.untrusted.parent import dynamodb_store, dynamodb_watermarks
+from nitrosigner.untrusted.parent.dynamodb_client import dynamodb_client
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -149,3 +151,66 @@ def funded_key(
     key = signer.create_key(name)
     rpc("anvil_setBalance", key.identity, hex(100 * 10**18))
     return name, key.identity
+
+
+@pytest.fixture(scope="session")
+def dynalite() -> Iterator[str]:
+    """The endpoint of a DynamoDB that checks conditions for itself, over HTTP."""
+    port = free_port()
+    process = subprocess.Popen(
+        ["node", HERE / "node_modules/dynalite/cli.js", "--port", str(port),
+         "--host", "127.0.0.1", "--createTableMs", "0"],
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                assert process.poll() is None, "dynalite ended"
+                assert time.monotonic() < deadline, "dynalite does not listen"
+                time.sleep(0.02)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        stop(process, 5)
+
+
+def make_tables(client: Any) -> None:
+    for name, keys in {
+        "records": (dynamodb_store.PARTITION_KEY, dynamodb_store.SORT_KEY),
+        "watermarks": (dynamodb_watermarks.PARTITION_KEY,),
+    }.items():
+        client.create_table(
+            TableName=name,
+            KeySchema=[
+                {"AttributeName": key, "KeyType": kind}
+                for key, kind in zip(keys, ("HASH", "RANGE"), strict=False)
+            ],
+            AttributeDefinitions=[
+                {"AttributeName": key, "AttributeType": "S"} for key in keys
+            ],
+            BillingMode="PAY_PER_REQUEST",
+        )
+
+
+@pytest.fixture(scope="session")
+def dynamodb_tables(dynalite: str) -> str:
+    """The endpoint, with the tables in place that an operator makes."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("AWS_ACCESS_KEY_ID", "test")
+        patched.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        client = dynamodb_client("eu-west-1", dynalite, parallel=1)
+        make_tables(client)
+        deadline = time.monotonic() + 20
+        for table in ("records", "watermarks"):
+            while (
+                client.describe_table(TableName=table)["Table"]["TableStatus"]
+                != "ACTIVE"
+            ):
+                assert time.monotonic() < deadline, "dynalite makes no tables"
+                time.sleep(0.02)
+        client.close()
+    return dynalite
