@@ -99,7 +99,7 @@ def evaluate(document: PolicyDocument, question: Question) -> Ruling:
     """Return what *document* says to *question*."""
     allowed = delegated = False
     for statement in document.statements:
-        personal, of_account = _principal_matches(statement, question.caller)
+        personal, of_account = names_caller(statement, question.caller)
         if not (personal or of_account) or not _applies(statement, question):
             continue
         if not statement.allow:
@@ -109,7 +109,8 @@ def evaluate(document: PolicyDocument, question: Question) -> Ruling:
     return Ruling(allowed=allowed, delegated=delegated)
 
 
-def _principal_matches(statement: Statement, caller: Caller) -> tuple[bool, bool]:
+def names_caller(statement: Statement, caller: Caller) -> tuple[bool, bool]:
+    """Return whether *statement* is about this principal, and about its account."""
     principals = statement.principals
     if principals is None:
         return True, False
@@ -129,18 +130,33 @@ def _exempt(principals: Principals, caller: Caller) -> bool:
     )
 
 
-def _applies(statement: Statement, question: Question) -> bool:
-    action = question.action.lower()
+def is_about(statement: Statement, action: str, resource: str) -> bool:
+    """Return whether *statement* is about this action on this resource."""
+    action = action.lower()
     hit = any(like(pattern.lower(), action) for pattern in statement.actions)
     if hit == statement.actions_excluded:
         return False
-    hit = any(like(pattern, question.resource) for pattern in statement.resources)
-    if hit == statement.resources_excluded:
-        return False
+    hit = any(like(pattern, resource) for pattern in statement.resources)
+    return hit != statement.resources_excluded
+
+
+def conditions_hold(
+    conditions: Sequence[Condition],
+    context: Mapping[str, ContextValue],
+    *,
+    allow: bool,
+) -> bool:
+    """Return whether *conditions* of a statement let it apply: an Allow, or a Deny."""
     try:
-        return all(_holds(one, question.context) for one in statement.conditions)
+        return all(_holds(one, context) for one in conditions)
     except _NotComparableError:
-        return not statement.allow
+        return not allow
+
+
+def _applies(statement: Statement, question: Question) -> bool:
+    return is_about(statement, question.action, question.resource) and conditions_hold(
+        statement.conditions, question.context, allow=statement.allow
+    )
 
 
 def _holds(condition: Condition, context: Mapping[str, ContextValue]) -> bool:

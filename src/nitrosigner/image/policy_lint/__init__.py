@@ -1,0 +1,1 @@
+"""The parts of the linter of key policies; `image.key_policy_lint` is its front."""
