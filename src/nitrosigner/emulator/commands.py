@@ -167,6 +167,7 @@ Ready. EMULATED: no Nitro hardware, no AWS. Do not put real keys in here.
   administrator  {state.administrator}
   manifest       version {state.manifest_version}, {state.manifest}
 {validators}\
+  metrics        {state.metrics}
   logs           {Path(state.data) / "logs"}
 
 Try, in another terminal:

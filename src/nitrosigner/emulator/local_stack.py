@@ -103,6 +103,8 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
     """The chain that validators sign for; empty: none."""
     plain_http: str = ""
     """Where unencrypted HTTP is let in. Empty: nowhere."""
+    metrics: str = ""
+    """Where Prometheus reads the parent's and the enclave's counters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +237,7 @@ class _Stack:
             port=port,
             kms_port=free_port(),
             metadata_port=free_port(),
+            metrics_port=free_port(),
         )
         now = dt.datetime.now(dt.UTC)
         identities = ensure_identities(
@@ -305,6 +308,7 @@ class _Stack:
             version=stack_programs.VERSION,
             beacon_network=validators.network if validators else "",
             plain_http=plain_http,
+            metrics=f"http://127.0.0.1:{places.metrics_port}/metrics",
         )
         self._write_pids()
         self._announce.ready(self._ready)

@@ -28,6 +28,7 @@ from nitrosigner.untrusted.parent.configuration import (
     Egress,
     Limits,
     Listen,
+    Metrics,
     Sqlite,
     SqliteWatermarks,
     UnixMode,
@@ -71,6 +72,8 @@ class Places:
     port: int
     kms_port: int
     metadata_port: int
+    metrics_port: int = 0
+    """Where the parent shows its counters; 0: any free one."""
 
     @property
     def image_source(self) -> Path:
@@ -151,6 +154,7 @@ def parent(places: Places) -> Program:
         egress=Egress(pins={f"{KMS_HOST}:443": f"127.0.0.1:{places.kms_port}"}),
         audit=Audit(path=str(folder / "audit.jsonl"), rotate_bytes=AUDIT_ROTATE_BYTES),
         state=str(folder / "state.json"),
+        metrics=Metrics(port=places.metrics_port),
         limits=Limits(drain_seconds=DRAIN_SECONDS),
     )
     path = folder / "config.json"

@@ -16,6 +16,7 @@ from typing import Annotated, Final
 import msgspec
 
 from nitrosigner.verdicts import Code, Malformed
+from nitrosigner.wire.validator_api import Metrics
 
 MAX_RECORD: Final = 64 * 1024
 """Bytes in one stored record, manifest included. Secrets Manager holds 65,536."""
@@ -166,6 +167,12 @@ class ReportState(_Message, frozen=True, tag="state"):
     hint: str = ""
 
 
+class ReportMetrics(_Message, frozen=True, tag="metrics"):
+    """Say how much was permitted and refused since boot. Answer: `Done`."""
+
+    metrics: Metrics
+
+
 Request = (
     GetRecord
     | ListRecords
@@ -176,6 +183,7 @@ Request = (
     | GetCredentials
     | AppendAudit
     | ReportState
+    | ReportMetrics
 )
 
 
@@ -318,7 +326,7 @@ def check(request: Request) -> None:
             sentences = (request.state, request.code, request.message, request.hint)
             if max(map(len, sentences)) > MAX_SENTENCE:
                 raise Malformed(Code.MALFORMED_REQUEST, "a sentence is too long")
-        case GetCredentials():
+        case GetCredentials() | ReportMetrics():
             pass
 
 

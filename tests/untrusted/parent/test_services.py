@@ -35,6 +35,7 @@ from nitrosigner.wire.services import (
     PutRecord,
     ReadWatermarks,
     RemoveRecord,
+    ReportMetrics,
     ReportState,
     Request,
     Stored,
@@ -43,6 +44,7 @@ from nitrosigner.wire.services import (
     WatermarkChange,
     Watermarks,
 )
+from nitrosigner.wire.validator_api import Histogram, Metrics
 
 CANARY = b"CANARY-0f1e2d3c"
 KEY, OTHER = b"k" * 48, b"o" * 48
@@ -70,9 +72,13 @@ class Reports:
     def __init__(self) -> None:
         self.reports: list[ReportState] = []
         self.connections: list[int] = []
+        self.counted: list[Metrics] = []
 
     def report(self, report: ReportState) -> None:
         self.reports.append(report)
+
+    def metrics(self, metrics: Metrics) -> None:
+        self.counted.append(metrics)
 
     def enclave_connected(self, connections: int) -> None:
         self.connections.append(connections)
@@ -189,7 +195,22 @@ def test_each_request_gets_its_answer(started: Any) -> None:
             report = ReportState("kms", "kms_refused", "no", "ask")
             assert await peer.ask(report) == Done()
             assert world.reports.reports == [report]
-            assert world.server.counts().requests == 10
+            counted = Metrics(
+                permitted={"ATTESTATION": 1},
+                prevented={},
+                malformed=0,
+                undecided={},
+                shed=0,
+                latency=Histogram(counts=[1], sum=0.1),
+                in_flight=0,
+                keys_loaded=1,
+                keys_enabled=1,
+                watermark_age=0.5,
+                kms_calls=1,
+            )
+            assert await peer.ask(ReportMetrics(counted)) == Done()
+            assert world.reports.counted == [counted]
+            assert world.server.counts().requests == 11
             assert world.server.counts().failed == 0
 
     asyncio.run(main())

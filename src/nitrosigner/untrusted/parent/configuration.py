@@ -38,6 +38,13 @@ class Listen(_Part, frozen=True, kw_only=True):
     port: Port = 443
 
 
+class Metrics(_Part, frozen=True, kw_only=True):
+    """Where Prometheus may ask for `/metrics`, over plain HTTP. Port 0: any free."""
+
+    address: Text = "127.0.0.1"
+    port: Port = 9464
+
+
 class KernelMode(_Part, frozen=True, kw_only=True, tag_field="kind", tag="vsock"):
     """A real vsock."""
 
@@ -131,6 +138,8 @@ class Configuration(_Part, frozen=True, kw_only=True):
     audit: Audit
     state: Text
     """Path of `state.json`."""
+    metrics: Metrics | None = None
+    """Absent: nowhere."""
     limits: Limits = Limits()
 
     def allowed(self) -> frozenset[Destination]:

@@ -25,6 +25,7 @@ class Event(StrEnum):
     """Everything that the parent ever says of itself."""
 
     STARTED = "started"
+    METRICS = "metrics"
     DRAINING = "draining"
     STOPPED = "stopped"
     CONFIGURATION_REFUSED = "configuration_refused"

@@ -25,6 +25,8 @@ from nitrosigner.untrusted.parent.configuration import (
 from nitrosigner.untrusted.parent.credentials import InstanceMetadata, RoleCredentials
 from nitrosigner.untrusted.parent.egress_proxy import EgressProxy
 from nitrosigner.untrusted.parent.event_log import Event, EventLog, LibraryRecords
+from nitrosigner.untrusted.parent.metrics import page
+from nitrosigner.untrusted.parent.metrics_listener import MetricsListener
 from nitrosigner.untrusted.parent.record_store import RecordStore
 from nitrosigner.untrusted.parent.services import Services
 from nitrosigner.untrusted.parent.sqlite_store import SqliteStore
@@ -102,6 +104,9 @@ async def _serve(
         configuration.allowed(), configuration.pins(), limits.egress, log
     )
     relay = TcpRelay(vsock, HTTPS_PORT, limits.relay, log)
+    metrics = MetricsListener(
+        lambda: page(state.current(), state.enclave_metrics, services.times)
+    )
     keeping = loop.create_task(state.keep())
     try:
         await services.start(vsock, SERVICES_PORT)
@@ -111,6 +116,10 @@ async def _serve(
         state.listening(
             listen.address, port, relay.counts, egress.counts, services.counts
         )
+        if configuration.metrics is not None:
+            where = configuration.metrics
+            shown = await metrics.start(where.address, where.port)
+            log(Event.METRICS, port=shown)
         await state.write()
         log(Event.STARTED, port=port)
         ready(port)
@@ -122,6 +131,7 @@ async def _serve(
         await relay.stop(limits.drain_seconds)
         await services.stop(limits.drain_seconds)
         await egress.stop(0)
+        await metrics.stop()
         await credentials.stop()
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)

@@ -10,6 +10,7 @@ socket and not our memory. A peer that doesn't speak the protocol is cut off.
 import asyncio
 import contextlib
 import functools
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, Protocol, TypeVar
@@ -19,6 +20,7 @@ import msgspec
 from nitrosigner.untrusted.parent.audit_log import AuditLog
 from nitrosigner.untrusted.parent.event_log import Event, EventLog
 from nitrosigner.untrusted.parent.record_store import RecordStore
+from nitrosigner.untrusted.parent.service_times import ServiceTimes
 from nitrosigner.untrusted.parent.vsock import Vsock
 from nitrosigner.untrusted.parent.watermark_store import WatermarkStore
 from nitrosigner.verdicts import Code, Undecided, Verdict
@@ -39,10 +41,12 @@ from nitrosigner.wire.services import (
     PutRecord,
     ReadWatermarks,
     RemoveRecord,
+    ReportMetrics,
     ReportState,
     Request,
     Watermarks,
 )
+from nitrosigner.wire.validator_api import Metrics
 
 HIGH_WATER: Final = 256 * 1024
 """Bytes of answers that a slow peer leaves unread before we stop reading requests."""
@@ -78,6 +82,10 @@ class Reports(Protocol):
 
     def report(self, report: ReportState) -> None:
         """Keep *report* for whoever runs the parent."""
+        ...
+
+    def metrics(self, metrics: Metrics) -> None:
+        """Keep the enclave's counters for whoever watches."""
         ...
 
     def enclave_connected(self, connections: int) -> None:
@@ -124,6 +132,7 @@ class Services:
         self._requests = 0
         self._failed = 0
         self.garbage = 0
+        self.times: Final = ServiceTimes()
 
     async def start(self, vsock: Vsock, port: int) -> None:
         """Listen on the parent's *port*. Raise `Undecided` if that cannot be."""
@@ -158,6 +167,7 @@ class Services:
     async def answer(self, request: Request) -> Answer:
         """Return the answer to *request*. Every failure is a `Failed`."""
         self._requests += 1
+        began = time.monotonic()
         try:
             services.check(request)
             async with asyncio.timeout(self.limits.request_seconds):
@@ -169,7 +179,10 @@ class Services:
                 code=_UNAVAILABLE.get(type(request), Code.STORAGE_UNAVAILABLE),
                 message="the parent did not finish in time; it may still happen",
             )
+        finally:
+            self.times.took(type(request).__name__, time.monotonic() - began)
         self._failed += 1
+        self.times.failed(failed.code)
         self.log(Event.SERVICE_FAILED, kind=type(request).__name__, code=failed.code)
         return failed
 
@@ -204,6 +217,9 @@ class Services:
                 return Done()
             case ReportState():
                 self._reports.report(request)
+                return Done()
+            case ReportMetrics(metrics):
+                self._reports.metrics(metrics)
                 return Done()
 
     async def _stored(self, call: Callable[..., _Result], *values: object) -> _Result:

@@ -17,10 +17,12 @@ from typing import Final
 import msgspec
 
 from nitrosigner.untrusted.parent.egress_proxy import EgressCounts
+from nitrosigner.untrusted.parent.enclave_metrics import EnclaveMetrics
 from nitrosigner.untrusted.parent.event_log import Event, EventLog
 from nitrosigner.untrusted.parent.services import ServicesCounts
 from nitrosigner.untrusted.parent.tcp_relay import RelayCounts
 from nitrosigner.wire.services import ReportState
+from nitrosigner.wire.validator_api import Metrics
 
 INTERVAL: Final = 2.0
 """Seconds between writes while only counters change."""
@@ -95,6 +97,7 @@ class StateFile:
             | None
         ) = None
         self._written = b""
+        self.enclave_metrics: Final = EnclaveMetrics()
 
     def report(self, report: ReportState) -> None:
         """Keep what the enclave says of its boot."""
@@ -109,6 +112,10 @@ class StateFile:
             reported=self._clock(),
         )
         self._changed.set()
+
+    def metrics(self, metrics: Metrics) -> None:
+        """Keep the enclave's counters. They are not written to the file."""
+        self.enclave_metrics.keep(metrics)
 
     def enclave_connected(self, connections: int) -> None:
         """Keep how many connections the enclave holds."""
