@@ -40,7 +40,7 @@ conditions = st.dictionaries(
         ]
     ),
     st.dictionaries(
-        st.sampled_from([KEY, CONTEXT, VIA]),
+        st.sampled_from([KEY, CONTEXT]),
         st.lists(values, min_size=1, max_size=2),
         min_size=1,
         max_size=2,
@@ -71,17 +71,22 @@ def statements(draw: st.DrawFn) -> dict[str, Any]:
 def opens_without_a_document(text: str) -> bool:
     """Every caller with every context of a grid, one by one."""
     document = parse_policy(text, of_key=True)
-    some = (None, IMAGE, "one", "two", "oxe", "else", ("one", "two"), ("else",))
-    for arn, context, via in itertools.product((ENCLAVE, OTHER, ROOT), some, some):
-        account = ACCOUNT
+    single = ["", "*", "o?e", "oe", "oxe", "one", "two", IMAGE, "else"]
+    some = [None, *single, *((one,) for one in single)]
+    some += itertools.combinations(single, 2)
+    callers = (ENCLAVE, OTHER, ROOT)
+    actions = ("kms:Decrypt", "kms:GenerateDataKey")
+    for arn, action, context, via in itertools.product(
+        callers, actions, some, (None, "one")
+    ):
         given_context = {
             name.lower(): value
             for name, value in ((CONTEXT, context), (VIA, via))
             if value is not None
         }
         question = Question(
-            Caller(arn, arn, account),
-            "kms:Decrypt",
+            Caller(arn, arn, ACCOUNT),
+            action,
             "arn:aws:kms:::key/1",
             given_context,
         )

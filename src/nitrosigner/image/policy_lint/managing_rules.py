@@ -1,10 +1,10 @@
 """Rules about who rules over the key: changes its policy, goes around it, ends it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from nitrosigner.image.policy_lint.actors import Actor, Kind
-from nitrosigner.image.policy_lint.case import Case
+from nitrosigner.image.policy_lint.case import Case, Fixed
 from nitrosigner.image.policy_lint.finding import Finding, Severity
 from nitrosigner.image.policy_lint.kms_actions import PLAINTEXT
 from nitrosigner.image.policy_lint.witness import Witness, what_it_does
@@ -79,11 +79,10 @@ def _both_halves(case: Case) -> Iterator[Finding]:
     for actor in case.actors:
         if actor.is_outsider:
             continue
-        opens = case.first(PLAINTEXT, contexts, actors=[actor])
-        # What IAM would have to allow first is said once, of the account's root.
-        if opens is None or opens.delegated:
+        opens = _itself(case, actor, PLAINTEXT, contexts)
+        if opens is None:
             continue
-        if _may(case, _CHANGE, actor):
+        if _itself(case, actor, [_CHANGE], [{}]) is not None:
             who = "root" if actor.kind is Kind.ROOT else "administrator"
             yield case.finding(
                 f"{who}-opens",
@@ -92,7 +91,7 @@ def _both_halves(case: Case) -> Iterator[Finding]:
                 f"{actor.title} may change this policy, and {what_it_does(opens)} too",
                 "let one role manage the key and another run the enclave",
             )
-        elif any(_may(case, action, actor) for action in _DESTROY):
+        elif _itself(case, actor, _DESTROY, [{}]) is not None:
             yield case.finding(
                 "opener-destroys",
                 Severity.WARNING,
@@ -102,12 +101,15 @@ def _both_halves(case: Case) -> Iterator[Finding]:
             )
 
 
-def _may(case: Case, action: str, actor: Actor) -> bool:
-    found = (
-        case.first([action], [{}], index=index, actors=[actor])
-        for index in case.search.allows()
-    )
-    return any(one is not None and not one.delegated for one in found)
+def _itself(
+    case: Case, actor: Actor, actions: Sequence[str], contexts: Sequence[Fixed]
+) -> Witness | None:
+    """Return what an actor may by name; what IAM may add is said of the root."""
+    for index in case.search.allows():
+        found = case.first(actions, contexts, index=index, actors=[actor])
+        if found is not None and not found.delegated:
+            return found
+    return None
 
 
 def _policy_changes(case: Case) -> Iterator[Finding]:

@@ -88,7 +88,11 @@ def _by_proof(case: Case, index: int) -> Finding | None:
 
 def _unattested(case: Case, witness: Witness) -> Finding:
     statement = case.document.statements[witness.index]
-    if witness.delegated or witness.actor.kind is Kind.ROOT:
+    caller = witness.actor.caller
+    named = set(statement.principals.aws) if statement.principals else set()
+    if witness.delegated or (
+        witness.actor.kind is Kind.ROOT and named & caller.account_names
+    ):
         return case.finding(
             "delegated-to-iam",
             Severity.ERROR,
