@@ -78,6 +78,8 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=Fa
     """Epoch."""
     keys: tuple[str, ...] = ()
     """Instead of `key`: many that one verdict was spoken over."""
+    count: int = 0
+    """With `keys`: over how many. More than are named: the others are none of ours."""
     hash: str = ""
     """Of the signed transaction."""
     at: str = ""
@@ -102,6 +104,7 @@ class Facts(msgspec.Struct, gc=False):
     source: int | None = None
     target: int | None = None
     keys: tuple[str, ...] = ()
+    count: int = 0
     hash: str = ""
     outcome: Outcome = "done"
     code: str = ""
@@ -191,6 +194,7 @@ class AuditTrail:
                 source=facts.source,
                 target=facts.target,
                 keys=facts.keys,
+                count=facts.count,
                 hash=facts.hash,
                 at=facts.at,
                 unrecorded=self._unrecorded,

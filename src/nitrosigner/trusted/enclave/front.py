@@ -23,8 +23,13 @@ from nitrosigner.trusted.enclave.api import (
     attestation,
     health,
     json_rpc,
+    keymanager,
     keys,
+    metrics,
     signing,
+    slashing_history,
+    validator_messages,
+    validators,
     web3signer_eth1,
     web3signer_eth2,
 )
@@ -64,6 +69,11 @@ ROUTES: Final = Routes(
         *json_rpc.ROUTES,
         *web3signer_eth1.ROUTES,
         *web3signer_eth2.ROUTES,
+        *validators.ROUTES,
+        *validator_messages.ROUTES,
+        *slashing_history.ROUTES,
+        *keymanager.ROUTES,
+        *metrics.ROUTES,
     )
 )
 
@@ -135,7 +145,7 @@ async def start_front(
     services: AuditServices,
     tls: TlsIdentity,
     health_source: HealthSource,
-    validators: ValidatorKeys | None = None,
+    validator_keys: ValidatorKeys | None = None,
     times: Times | None = None,
 ) -> Front:
     """
@@ -149,7 +159,7 @@ async def start_front(
         services: Where the audit trail goes.
         tls: What to present. Its key is wiped here.
         health_source: What the boot and the core know of their health.
-        validators: Their keys, if the manifest speaks of validators.
+        validator_keys: If the manifest speaks of validators.
         times: How long a peer may take.
 
     Raises:
@@ -179,7 +189,7 @@ async def start_front(
         ),
         attestation_rate=SharedRate(world.clock),
         attesting=asyncio.Lock(),
-        validators=_validator_job(validators, accepted, world),
+        validators=_validator_job(validator_keys, accepted, world),
         boot=boot,
     )
     try:

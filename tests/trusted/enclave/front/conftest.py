@@ -458,7 +458,7 @@ class RunningFront:
             services=self.services,
             tls=tls,
             health_source=self.health,
-            validators=self.validators,
+            validator_keys=self.validators,
             times=self.times,
         )
         self.port = self.vsock.port

@@ -7,7 +7,7 @@ first, and then how it ended.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -56,12 +56,25 @@ def query(call: Call, *names: str) -> dict[str, str]:
     return fields
 
 
+class Pages(Protocol):
+    """Keys in name order."""
+
+    def page(self, after: str, limit: int) -> api.KeyPage:
+        """Return up to *limit* keys after the name *after*."""
+        ...
+
+
 async def visible(call: Call, after: str, limit: int) -> api.KeyPage:
     """Return up to *limit* keys after *after* that the client may touch."""
+    return await seen(call, call.around.keyring, after, limit)
+
+
+async def seen(call: Call, keys: Pages, after: str, limit: int) -> api.KeyPage:
+    """As `visible`, of the keys that *keys* has."""
     around, client = call.around, call.client
     found: list[api.KeyDescription] = []
     while True:
-        page = around.keyring.page(after, api.MAX_PAGE)
+        page = keys.page(after, api.MAX_PAGE)
         for key in page.keys:
             if around.policy.sees(client, key):
                 if len(found) == limit:
@@ -79,12 +92,8 @@ async def list_keys(call: Call) -> Response:
     facts = call.begin(Operation.LIST_KEYS)
     call.around.policy.demand(call.client, Operation.LIST_KEYS)
     fields = query(call, "after", "limit")
-    limit = fields.get("limit", str(_PAGE))
-    if not (limit.isascii() and limit.isdigit() and len(limit) <= 4):
-        raise _bad_limit()
-    if not 1 <= int(limit) <= api.MAX_PAGE:
-        raise _bad_limit()
-    page = await visible(call, fields.get("after", ""), int(limit))
+    limit = page_limit(fields, _PAGE, api.MAX_PAGE)
+    page = await visible(call, fields.get("after", ""), limit)
     call.facts.remove(facts)  # reading is recorded when it is refused
     return ok(page)
 
@@ -214,10 +223,21 @@ async def rotate_vault(call: Call) -> Response:
     return ok(api.Rotated(keys=count))
 
 
-def _bad_limit() -> Malformed:
-    return Malformed(
-        Code.MALFORMED_REQUEST, f"limit is not a number from 1 to {api.MAX_PAGE}"
-    )
+def page_limit(fields: dict[str, str], default: int, most: int) -> int:
+    """
+    Return the query's `limit`.
+
+    Raises:
+        Malformed: It is not a number from 1 to *most*.
+    """
+    limit = fields.get("limit", str(default))
+    if not (limit.isascii() and limit.isdigit() and len(limit) <= 4) or not (
+        1 <= int(limit) <= most
+    ):
+        raise Malformed(
+            Code.MALFORMED_REQUEST, f"limit is not a number from 1 to {most}"
+        )
+    return int(limit)
 
 
 ROUTES: Final = (

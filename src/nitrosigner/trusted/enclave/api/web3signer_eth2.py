@@ -4,7 +4,7 @@ The `eth2` routes of Web3Signer, as its clients know them. Signing: `duties`.
 
 from typing import Final
 
-from nitrosigner.trusted.enclave.api import duties
+from nitrosigner.trusted.enclave.api import duties, duty_batch
 from nitrosigner.trusted.enclave.calls import Call
 from nitrosigner.trusted.enclave.http_messages import Response, encode_json, ok
 from nitrosigner.trusted.enclave.routing import Route
@@ -52,6 +52,7 @@ ROUTES: Final = (
         validators=True,
         say=duties.say,
     ),
+    Route("POST", f"{PREFIX}/eth2/sign", duty_batch.sign_batch, validators=True),
     Route("GET", f"{PREFIX}/eth2/publicKeys", public_keys, validators=True),
     Route("GET", f"{PREFIX}/eth2/highWatermark", high_watermark, validators=True),
     Route("POST", "/reload", reload, validators=True),
