@@ -21,9 +21,13 @@ RESULTS = HERE / "results" / "latest.json"
 PARTS: dict[str, list[str]] = {
     "signing": [],
     "relay": [],
+    "watermarks": [],
     "wallet": [],
 }
-QUICK = {"wallet": ["--seconds", "2", "--keys", "500"]}
+QUICK = {
+    "watermarks": ["--rounds", "3"],
+    "wallet": ["--seconds", "2", "--keys", "500"],
+}
 
 
 def run(part: str, options: list[str]) -> dict[str, Any]:
