@@ -3,7 +3,7 @@ SHELL  := /bin/bash
 PYTHON ?= python3
 BIN    := .venv/bin
 
-.PHONY: demo test check lint types imports bench test-clients lock clean
+.PHONY: demo test check lint types imports bench test-clients image test-vm lock lock-image clean
 .DEFAULT_GOAL := check
 
 .venv/ready: requirements/dev.txt pyproject.toml
@@ -38,9 +38,19 @@ bench: .venv/ready       ## ratios against references, in one run
 test-clients: .venv/ready  ## a real EVM node, web3.py, viem and ethers against the local stack
 	bash tests/external_clients/run.sh
 
+image: .venv/ready       ## the enclave image: build/image/enclave.eif and its measurements
+	$(BIN)/python -m nitrosigner.image.build --output build/image
+
+test-vm: .venv/ready     ## the image in a virtual machine, with every flow run through it
+	bash tests/virtual_machine/run.sh
+
+lock-image: .venv/ready  ## the newest Debian packages for the image; changes PCR0
+	$(BIN)/python -m nitrosigner.image.build --lock
+
 lock: .venv/ready        ## resolve requirements/dev.txt again
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --only-binary :all: --group dev --group infrastructure pyproject.toml -o requirements/dev.txt
+	for program in gateway:3.13 parent:3.11; do $(BIN)/uv pip compile --quiet --python-version $${program#*:} --generate-hashes --no-emit-index-url --no-header --only-binary :all: --constraints requirements/dev.txt --group pyproject.toml:$${program%:*} -o requirements/$${program%:*}.txt; done
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

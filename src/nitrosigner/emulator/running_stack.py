@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Self, final
 
@@ -41,9 +41,22 @@ class RunningStack:
         self.ready: Final = ready
 
     @classmethod
-    def start(cls, data: Path, port: int = 0) -> Self:
+    def start(
+        cls,
+        data: Path,
+        port: int = 0,
+        *,
+        options: Sequence[str] = (),
+        deadline: float = START_DEADLINE,
+    ) -> Self:
         """
         Start a stack in *data* and return when it is ready.
+
+        Args:
+            data: Its folder.
+            port: Where it listens; 0 for any free one.
+            options: More options of `nitrosigner up`.
+            deadline: Seconds.
 
         Raises:
             StackFailed: It did not become ready; it has ended.
@@ -54,14 +67,14 @@ class RunningStack:
         with messages.open("ab") as file:
             arguments = ("--data", str(folder.path), "--port", str(port), "--json")
             process = subprocess.Popen(
-                tethered((*_COMMAND, *arguments)),
+                tethered((*_COMMAND, *arguments, *options)),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=file,
                 start_new_session=True,
             )
         try:
-            line = _line(process, START_DEADLINE)
+            line = _line(process, deadline)
             ready = msgspec.json.decode(line, type=Ready)
         except (ValueError, TimeoutError):
             _end(process)

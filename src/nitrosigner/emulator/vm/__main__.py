@@ -22,6 +22,7 @@ from types import FrameType
 from nitrosigner.emulator.data_folder import DataFolder
 from nitrosigner.emulator.nitro_pki import NitroPki
 from nitrosigner.emulator.nsm import EmulatedNsm, initial_pcrs
+from nitrosigner.emulator.vm.machine_options import DEFAULT_MEMORY
 from nitrosigner.emulator.vm.qemu import unpacked_qemu
 from nitrosigner.emulator.vm.virtual_machine import (
     MachineSize,
@@ -43,7 +44,7 @@ def main() -> int:
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--image", type=Path, required=True)
     parser.add_argument("--role-arn")
-    parser.add_argument("--memory", type=int, default=MachineSize.memory)
+    parser.add_argument("--memory", type=int, default=DEFAULT_MEMORY)
     parser.add_argument("--accelerator", choices=["tcg", "kvm"], default="tcg")
     parser.add_argument("--cache", type=Path, default=default_cache(os.environ))
     options = parser.parse_args()
@@ -59,13 +60,13 @@ def main() -> int:
         )
         nsm = measured_nsm(pki, image, options.role_arn)
         machine = VirtualMachine(
-            unpacked_qemu(options.cache, machine_mirrors, _say),
-            unpack_image(image, place),
-            MachineSize(memory=options.memory, accelerator=options.accelerator),
-            run,
-            place,
-            nsm.handle,
-            _console,
+            qemu=unpacked_qemu(options.cache, machine_mirrors, _say),
+            parts=unpack_image(image, place),
+            size=MachineSize(memory=options.memory, accelerator=options.accelerator),
+            run=run,
+            place=place,
+            answer=nsm.handle,
+            console=_console,
         )
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, functools.partial(_end, machine))

@@ -9,9 +9,9 @@ change its memory at any moment.
 import mmap
 import os
 from dataclasses import dataclass
-from typing import final
+from typing import Final, final
 
-MAX_REGIONS = 16
+MAX_REGIONS: Final = 16
 
 
 class GuestFault(Exception):
@@ -65,7 +65,7 @@ class GuestMemory:
         """
         for region in self._regions:
             start = address - region.guest
-            if 0 <= start and start + size <= len(region.view):
+            if start >= 0 and start + size <= len(region.view):
                 return region.view[start : start + size]
         msg = "an address outside the guest's memory"
         raise GuestFault(msg)
@@ -79,7 +79,7 @@ class GuestMemory:
         """
         for region in self._regions:
             start = address - region.user
-            if 0 <= start and start + size <= len(region.view):
+            if start >= 0 and start + size <= len(region.view):
                 return region.view[start : start + size]
         msg = "a ring outside the guest's memory"
         raise GuestFault(msg)

@@ -6,7 +6,7 @@ import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -48,15 +48,15 @@ def machine_options(command: Callable[..., None]) -> Callable[..., None]:
     )
     @functools.wraps(command)
     def with_machine(
-        *args: Any,
+        *,
         vm: bool,
         image: Path,
         memory: int,
         accelerator: str,
-        **options: Any,
+        **options: object,
     ) -> None:
         machine = _machine(image, memory, accelerator) if vm else None
-        command(*args, machine=machine, **options)
+        command(machine=machine, **options)
 
     return with_machine
 
@@ -70,6 +70,8 @@ def _machine(image: Path, memory: int, accelerator: str) -> "Machine":
     cache = default_cache(os.environ)
     # Before the stack's own deadline begins to run: the first time it is fetched.
     unpacked_qemu(
-        cache, machine_mirrors, lambda text: click.echo(f"nitrosigner: {text}", err=True)
+        cache,
+        machine_mirrors,
+        lambda text: click.echo(f"nitrosigner: {text}", err=True),
     )
     return Machine(image, memory, accelerator, cache)

@@ -217,7 +217,9 @@ class VhostUser:
             raise QemuGone
         regions = []
         for index, descriptor in enumerate(fds):
-            guest, size, user, offset = struct.unpack_from("<QQQQ", body, 8 + 32 * index)
+            guest, size, user, offset = struct.unpack_from(
+                "<QQQQ", body, 8 + 32 * index
+            )
             regions.append((guest, size, user, offset, descriptor))
         self._memory.replace(regions)
 

@@ -34,7 +34,7 @@ _MAX_LINE: Final = 4096
 class MachineSize:
     """What the machine is given."""
 
-    memory: int = 512
+    memory: int
     """MiB."""
     vcpus: int = 1
     accelerator: str = "tcg"
@@ -113,6 +113,7 @@ class VirtualMachine:
 
     def __init__(
         self,
+        *,
         qemu: Qemu,
         parts: Parts,
         size: MachineSize,

@@ -89,7 +89,7 @@ class VsockDevice:
         Raises:
             GuestFault: A packet or a buffer is nonsense.
         """
-        if queue == _FROM_GUEST or queue == _TO_GUEST:
+        if queue in {_FROM_GUEST, _TO_GUEST}:
             self._pump()
 
     def _pump(self) -> None:

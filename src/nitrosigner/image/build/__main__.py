@@ -1,5 +1,5 @@
 """
-Builds the enclave image: `make image`, or
+Builds the enclave image; `make image` runs it.
 
     python -m nitrosigner.image.build --output DIR [--kernel FILE] [--cache DIR]
 """

@@ -5,6 +5,7 @@ Nothing of this machine gets in: no time, no path, no environment, no version of
 tool that is not locked. Two builds in different folders are compared by a test.
 """
 
+import json
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import nitrosigner
-from nitrosigner.image import measurements_file
+from nitrosigner.image import contents, measurements_file
 from nitrosigner.image.build import application, base_system, sbom, wheels
 from nitrosigner.image.build import standard_library as library
 from nitrosigner.image.build.base_system import DebianLock
@@ -30,17 +31,22 @@ from nitrosigner.image.eif.writer import ImageContents, write_eif
 
 IMAGE_NAME: Final = "enclave.eif"
 SBOM_NAME: Final = "sbom.cdx.json"
-COMMAND_LINE: Final = (
-    "reboot=k panic=30 pci=off nomodules console=ttyS0"
-    " i8042.noaux i8042.nomux i8042.nopnp i8042.dumbkbd random.trust_cpu=on"
-)
-"""As AWS's own images have it. Not `root=`: with a ramdisk that panics."""
+COMMAND_LINE: Final = "reboot=k panic=30 pci=off console=ttyS0 random.trust_cpu=on"
+"""What AWS's own images have, without what our kernel does not know: that would be
+handed to the init. Not `root=`: with a ramdisk that panics."""
 INIT: Final = f"""\
 #!/usr/bin/python3.11 -ISB
 import sys
 sys.path.append("/{application.APPLICATION}")
 from nitrosigner.trusted.init.first_process import main
 main()
+"""
+
+
+_IMPORT: Final = """
+import importlib, json, sys
+for name in json.load(sys.stdin):
+    importlib.import_module(name)
 """
 
 
@@ -84,11 +90,12 @@ def build(
     )
     of_wheels = wheels.shipped_of_wheels(cache)
     with tempfile.TemporaryDirectory(prefix="nitrosigner-") as place:
-        python = LockedPython(debian, Path(place))
+        python = LockedPython(debian, Path(place) / "tools")
         say("compiling and packing")
         disks = ramdisks(
             debian, application.application_files(source, of_wheels), python
         )
+        check_importable(disks, Path(place) / "image")
         packed = [
             padded(python.gzip(archive(disk)))
             for disk in (disks.base, disks.application)
@@ -118,13 +125,13 @@ def ramdisks(
     debian: FileTree, files: Mapping[str, bytes], python: LockedPython
 ) -> Ramdisks:
     """Return both file systems: what ships of Debian, and the application's *files*."""
-    contents = debian.files
+    of_debian = debian.files
     chosen = library.needed(
-        [path for path in contents if path.startswith(library.ROOT)],
+        [path for path in of_debian if path.startswith(library.ROOT)],
         application.python_sources(files),
-        contents,
+        of_debian,
     )
-    modules = {path: contents[path] for path in chosen}
+    modules = {path: of_debian[path] for path in chosen}
     base = application.compiled(modules, "", python)
     for path, entry in debian:
         if not path.startswith(library.ROOT) and (entry.is_file or entry.data):
@@ -133,6 +140,32 @@ def ramdisks(
     base.add_file("init", INIT.encode(), executable=True)
     return Ramdisks(
         base, application.compiled(files, f"{application.APPLICATION}/", python)
+    )
+
+
+def check_importable(disks: Ramdisks, place: Path) -> None:
+    """
+    Import every module of ours in the image's Python, with what is in the image.
+
+    A module that `standard_library` wrongly left out is found here, not at boot.
+
+    Raises:
+        NotBuilt: One cannot be imported.
+    """
+    both = FileTree()
+    for tree in (disks.base, disks.application):
+        for path, entry in tree:
+            both.add(path, entry)
+    prefix = f"{application.APPLICATION}/"
+    ours = [
+        path.removeprefix(prefix).removesuffix(".pyc").removesuffix("/__init__")
+        for path in disks.application.files
+        if path.startswith(f"{prefix}{contents.PACKAGE}/") and path.endswith(".pyc")
+    ]
+    LockedPython(both, place).run(
+        _IMPORT,
+        json.dumps([name.replace("/", ".") for name in ours]).encode(),
+        path=str(place / application.APPLICATION),
     )
 
 

@@ -45,6 +45,7 @@ def put(path: Path, data: bytes) -> None:
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
     try:
         with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(file.fileno(), 0o644)
             file.write(data)
         Path(name).replace(path)
     except BaseException:

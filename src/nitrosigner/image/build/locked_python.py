@@ -8,6 +8,7 @@ Python runs this build: it is started through its own loader with its own librar
 
 import base64
 import json
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, final
@@ -47,7 +48,7 @@ class LockedPython:
             (place / path).parent.mkdir(parents=True, exist_ok=True)
             (place / path).write_bytes(data)
         for path, entry in debian:
-            if not entry.is_file and entry.data:
+            if stat.S_ISLNK(entry.mode):
                 target = place / path
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.symlink_to(entry.data.decode())

@@ -1,5 +1,5 @@
 """
-Writes the locks anew: Debian's newest versions, and the wheels that contents.toml names.
+Writes the locks anew: Debian's newest versions, and wheels for contents.toml.
 
 A decision, not a chore: PCR0 changes, and with it every key policy. The diff of the
 lock files is what a second pair of eyes reviews.
@@ -10,11 +10,16 @@ import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from nitrosigner.image import contents
 from nitrosigner.image.build import base_system, wheels
 from nitrosigner.image.build.debian_archive import DebianArchive
 from nitrosigner.image.build.debian_mirror import Mirrors
+
+_HEAD: Final = """\
+# The wheels of the distributions that ../contents.toml lists, one file each. PCR0 and
+# PCR2 measure what ships of them. `make lock-image` writes this file."""
 
 
 def lock_debian(cache: Path, mirrors: Callable[[], Mirrors]) -> None:
@@ -44,10 +49,7 @@ def lock_wheels() -> None:
     Raises:
         NotBuilt: There is no such wheel.
     """
-    parts = [
-        "# The wheels of the distributions that ../contents.toml lists, one file each."
-        " PCR0 and\n# PCR2 measure what ships of them. `make lock-image` writes this file."
-    ]
+    parts = [_HEAD]
     for one in contents.declared().distributions:
         with tempfile.TemporaryDirectory() as temporary:
             wheels.download([f"{one.name}=={one.version}"], Path(temporary), one.name)
