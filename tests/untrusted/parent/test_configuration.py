@@ -8,6 +8,7 @@ import pytest
 
 from nitrosigner.untrusted.parent import configuration
 from nitrosigner.untrusted.parent.configuration import (
+    DynamoDb,
     KernelMode,
     SecretsManager,
     Sqlite,
@@ -50,6 +51,22 @@ def test_watermarks_lie_in_a_store_of_their_own() -> None:
     assert read.watermarks == SqliteWatermarks(path="/data/watermarks.db")
 
 
+def test_records_and_watermarks_may_lie_in_dynamodb() -> None:
+    records = {"kind": "dynamodb", "table": "records", "deployment": "prod"}
+    read = configuration.parse(
+        told(
+            store=records,
+            watermarks=records | {"table": "marks", "endpoint": "http://127.0.0.1:1"},
+        )
+    )
+    assert read.store == DynamoDb(table="records", deployment="prod")
+    assert read.watermarks == DynamoDb(
+        table="marks", deployment="prod", endpoint="http://127.0.0.1:1"
+    )
+    with pytest.raises(Malformed, match="one file or table"):
+        configuration.parse(told(store=records, watermarks=records))
+
+
 def test_a_real_vsock_and_secrets_manager() -> None:
     read = configuration.parse(
         told(
@@ -89,6 +106,9 @@ def test_a_host_may_be_pinned_and_added() -> None:
         ({"store": {"kind": "secrets_manager", "prefix": "no-slash"}}, "prefix"),
         ({"store": {"kind": "secrets_manager", "prefix": "a/", "recovery_days": 1}}, "recovery"),
         ({"watermarks": {"kind": "sqlite"}}, "path"),
+        ({"store": {"kind": "dynamodb", "table": "t" * 3}}, "deployment"),
+        ({"store": {"kind": "dynamodb", "table": "t", "deployment": "d"}}, "table"),
+        ({"store": {"kind": "dynamodb", "table": "ttt", "deployment": "a#b"}}, "deployment"),
         ({"watermarks": {"kind": "secrets_manager", "prefix": "a/"}}, "watermarks"),
         ({"watermarks": {"kind": "sqlite", "path": "/data/store.db"}}, "watermarks"),
         ({"unknown": 1}, "unknown"),

@@ -174,7 +174,7 @@ def errors_named() -> Iterator[None]:
                 raise unavailable("did not do what it was asked") from error
     except BotoCoreError as error:
         raise unavailable("cannot be reached") from error
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise unavailable("answers without what the answer is for") from error
 
 
