@@ -138,6 +138,22 @@ class Connection:
             allow_debug=expected.allow_debug,
         )
 
+    def require_known_program(self, expected: Expected) -> None:
+        """
+        Check that it is said which program a secret may be handed to.
+
+        Raises:
+            Malformed: The signer is no local stack's, and no PCR0 is given.
+        """
+        if self.stack() is None and not any(
+            pcr.startswith("0=") for pcr in expected.pcrs
+        ):
+            raise Malformed(
+                Code.USAGE,
+                "a private key is handed to a known enclave only: --pcr0 is missing",
+                "give the PCR0 that your build of the image reports",
+            )
+
 
 def signer_options(
     *, key_option: bool = True

@@ -13,9 +13,9 @@ from nitrosigner.cli.connection import (
     signer_options,
 )
 from nitrosigner.cli.files import read_file, read_line, warn_of_readers
+from nitrosigner.cli.secret_prompt import ask_secret
 from nitrosigner.client.import_key import import_private_key
 from nitrosigner.client.private_key import PrivateKey
-from nitrosigner.verdicts import Code, Malformed
 from nitrosigner.wire.api import KeyDescription
 
 _file = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
@@ -79,14 +79,7 @@ def import_(
         raise click.UsageError("Give --private-key-file or --keystore, not both")
     if password_file and not keystore:
         raise click.UsageError("--password-file goes with --keystore")
-    if connection.stack() is None and not any(
-        pcr.startswith("0=") for pcr in expected.pcrs
-    ):
-        raise Malformed(
-            Code.USAGE,
-            "a private key is handed to a known enclave only: --pcr0 is missing",
-            "give the PCR0 that your build of the image reports",
-        )
+    connection.require_known_program(expected)
     with connection.client(bootstrap=True) as client:
         # First, so that nobody types a password for an enclave that is not there.
         proof = connection.verify(client, expected)
@@ -240,25 +233,14 @@ def _private_key(
         if password_file is not None:
             password = read_line(password_file, "the password file")
         else:
-            password = _prompt("Password of the keystore", "--password-file FILE")
+            password = ask_secret("Password of the keystore", "--password-file FILE")
         return open_keystore(data, password)
     if file is not None:
         data = read_file(file, "the private key file", 4096)
         warn_of_readers(file, "the private key file")
         # Bytes that are not ASCII become characters that are no hexadecimal digits.
         return PrivateKey.from_hex(data.decode("ascii", "replace"))
-    return PrivateKey.from_hex(_prompt("Private key", "--private-key-file FILE"))
-
-
-def _prompt(what: str, instead: str) -> str:
-    if not sys.stdin.isatty():
-        raise Malformed(
-            Code.USAGE,
-            f"{what.lower()}: there is no terminal to ask on",
-            f"give {instead}",
-        )
-    answer: str = click.prompt(what, hide_input=True, err=True)
-    return answer
+    return PrivateKey.from_hex(ask_secret("Private key", "--private-key-file FILE"))
 
 
 def _show(connection: Connection, key: KeyDescription) -> None:

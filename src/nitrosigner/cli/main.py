@@ -22,6 +22,8 @@ from nitrosigner.cli.keys import keys
 from nitrosigner.cli.manifest import manifest
 from nitrosigner.cli.output import report
 from nitrosigner.cli.sign import sign
+from nitrosigner.cli.slashing_history import slashing_history
+from nitrosigner.cli.validators import validators
 from nitrosigner.cli.verify import verify
 from nitrosigner.verdicts import Code, Malformed, Undecided, Verdict
 
@@ -54,6 +56,8 @@ def command() -> click.Group:
         keys,
         manifest,
         sign,
+        slashing_history,
+        validators,
         verify,
     ):
         group.add_command(ours)
