@@ -17,8 +17,10 @@ from nitrosigner.cli.administrator import administrator
 from nitrosigner.cli.attestation import attestation
 from nitrosigner.cli.clients import client
 from nitrosigner.cli.doctor import doctor
+from nitrosigner.cli.image import image
 from nitrosigner.cli.invoke import invoke
 from nitrosigner.cli.keys import keys
+from nitrosigner.cli.kms import kms
 from nitrosigner.cli.manifest import manifest
 from nitrosigner.cli.output import report
 from nitrosigner.cli.sign import sign
@@ -52,8 +54,10 @@ def command() -> click.Group:
         attestation,
         client,
         doctor,
+        image,
         invoke,
         keys,
+        kms,
         manifest,
         sign,
         slashing_history,

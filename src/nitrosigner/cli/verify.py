@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from nitrosigner.attestation.measurements import CODE_REGISTERS
 from nitrosigner.cli.connection import (
     Connection,
     Expected,
@@ -14,6 +15,11 @@ from nitrosigner.cli.connection import (
     signer_options,
 )
 from nitrosigner.cli.files import write_new
+from nitrosigner.cli.source_expectation import (
+    SourceExpectation,
+    of_measurements,
+    of_source,
+)
 from nitrosigner.client.verification import Proof, attested_authority
 
 
@@ -25,13 +31,32 @@ from nitrosigner.client.verification import Proof, attested_authority
     metavar="FILE",
     help="Write the signer's certificate authority, once verified.",
 )
+@click.option(
+    "--source",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="A checkout that the signer must be.",
+)
+@click.option(
+    "--rebuild", is_flag=True, help="Build the checkout now; believe no last build."
+)
+@click.option(
+    "--measurements",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="measurements.json of a build that the signer must be.",
+)
 @expectation_options
 @signer_options()
 def verify(
     connection: Connection,
     expected: Expected,
+    *,
     signer: str | None,
     save_ca: Path | None,
+    source: Path | None,
+    rebuild: bool,
+    measurements: Path | None,
 ) -> None:
     """
     Verify the enclave behind URL, and say what that proves.
@@ -39,6 +64,8 @@ def verify(
     Asks for a fresh attestation document and checks it, its nonce, its measurements,
     and that it vouches for the TLS certificate of that same connection. Needs no CA
     file and sends no credential.
+
+    With --source or --measurements it says whether the running signer is that source.
     """
     if signer is not None:
         if connection.url is not None:
@@ -49,17 +76,57 @@ def verify(
         expected = dataclasses.replace(
             expected, manifest=stack.described.manifest or None
         )
+    compared = _compared(
+        connection, expected, source, measurements=measurements, rebuild=rebuild
+    )
+    if compared is not None:
+        expected = dataclasses.replace(expected, pcrs=(*expected.pcrs, *compared.pcrs))
     with connection.client(bootstrap=True) as client:
         proof = connection.verify(client, expected)
+        if compared is not None:
+            compared.check(proof.attestation.pcrs)
         if save_ca is not None:
             write_new(save_ca, attested_authority(client, proof))
             connection.output.say(f"wrote {save_ca}")
-    connection.output.result(described(proof), _lines(proof))
+    connection.output.result(described(proof, compared), _lines(proof, compared))
 
 
-def described(proof: Proof) -> dict[str, Any]:
+def _compared(
+    connection: Connection,
+    expected: Expected,
+    source: Path | None,
+    *,
+    measurements: Path | None,
+    rebuild: bool,
+) -> SourceExpectation | None:
+    if source is None and measurements is None:
+        if rebuild:
+            raise click.UsageError("--rebuild goes with --source DIR")
+        return None
+    given = {pcr.partition("=")[0].strip() for pcr in expected.pcrs}
+    if given & {str(index) for index in CODE_REGISTERS}:
+        # Two values for one register would each do.
+        raise click.UsageError("Give --pcr0 or what to compare with, not both")
+    if source is None:
+        if rebuild:
+            raise click.UsageError("--rebuild goes with --source DIR")
+        return of_measurements(measurements) if measurements is not None else None
+    if measurements is not None:
+        raise click.UsageError("Give --source or --measurements, not both")
+    return of_source(
+        source,
+        rebuild=rebuild,
+        emulated=bool(expected.roots) or connection.stack() is not None,
+        output=connection.output,
+    )
+
+
+def described(
+    proof: Proof, compared: SourceExpectation | None = None
+) -> dict[str, Any]:
     """Return *proof* as JSON values."""
     attestation, statement = proof.attestation, proof.statement
+    proved, not_proved = _sentences(proof, compared)
     return {
         "ok": True,
         "url": proof.url,
@@ -78,12 +145,23 @@ def described(proof: Proof) -> dict[str, Any]:
         "manifest_version": statement.manifest_version,
         "administrator": statement.administrator,
         "certificate": proof.certificate,
-        "proved": proof.proved(),
-        "not_proved": proof.not_proved(),
+        "proved": proved,
+        "not_proved": not_proved,
     }
 
 
-def _lines(proof: Proof) -> list[str]:
+def _sentences(
+    proof: Proof, compared: SourceExpectation | None
+) -> tuple[list[str], list[str]]:
+    proved, not_proved = proof.proved(), proof.not_proved()
+    if compared is not None:
+        proved += compared.proved(proof.attestation.pcrs)
+        not_proved += compared.not_proved(proof.attestation.pcrs)
+    return proved, not_proved
+
+
+def _lines(proof: Proof, compared: SourceExpectation | None) -> list[str]:
+    proved, not_proved = _sentences(proof, compared)
     colour = sys.stdout.isatty()
 
     def mark(text: str, foreground: str) -> str:
@@ -103,9 +181,9 @@ def _lines(proof: Proof) -> list[str]:
         f"certificate    {proof.certificate}",
         "",
         mark("proved:", "green"),
-        *(f"  + {sentence}" for sentence in proof.proved()),
+        *(f"  + {sentence}" for sentence in proved),
     ]
-    if proof.not_proved():
+    if not_proved:
         lines.append(mark("not proved:", "yellow"))
-        lines += [f"  - {sentence}" for sentence in proof.not_proved()]
+        lines += [f"  - {sentence}" for sentence in not_proved]
     return lines
