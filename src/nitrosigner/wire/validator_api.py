@@ -460,7 +460,7 @@ class Metrics(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     Counters since boot. Names of keys, clients and messages never stand in it.
 
     The enclave sends it to the parent (`services.ReportMetrics`), which offers it to
-    Prometheus; GET /metrics answers the same as Prometheus text to known clients.
+    Prometheus. GET /api/v1/metrics answers it to known clients.
     """
 
     permitted: Counted

@@ -19,20 +19,7 @@ from typing import Final, Protocol
 import msgspec
 
 from nitrosigner.trusted.enclave import server_certificate
-from nitrosigner.trusted.enclave.api import (
-    attestation,
-    health,
-    json_rpc,
-    keymanager,
-    keys,
-    metrics,
-    signing,
-    slashing_history,
-    validator_messages,
-    validators,
-    web3signer_eth1,
-    web3signer_eth2,
-)
+from nitrosigner.trusted.enclave.api.routes import ROUTES
 from nitrosigner.trusted.enclave.audit import AuditTrail, Facts, unavailable
 from nitrosigner.trusted.enclave.boot import HealthSource
 from nitrosigner.trusted.enclave.calls import Call, Internal, Surroundings, settle
@@ -41,13 +28,13 @@ from nitrosigner.trusted.enclave.http_protocol import Times
 from nitrosigner.trusted.enclave.identity import Caller, Identities
 from nitrosigner.trusted.enclave.keys_port import Keys
 from nitrosigner.trusted.enclave.listener import Listener
+from nitrosigner.trusted.enclave.metrics_reporting import report_metrics
 from nitrosigner.trusted.enclave.policy import Policy
 from nitrosigner.trusted.enclave.ports import World
 from nitrosigner.trusted.enclave.rate import SharedRate
 from nitrosigner.trusted.enclave.routing import (
     Match,
     NotThisMethod,
-    Routes,
     say_json,
     unknown_route,
 )
@@ -58,34 +45,21 @@ from nitrosigner.verdicts import Code, Undecided, Verdict
 from nitrosigner.wire import statement
 from nitrosigner.wire.addresses import HTTPS_PORT
 from nitrosigner.wire.manifest import AcceptedManifest, Client
-from nitrosigner.wire.validator_api import HighWatermark
-
-ROUTES: Final = Routes(
-    (
-        *keys.ROUTES,
-        *signing.ROUTES,
-        *attestation.ROUTES,
-        *health.ROUTES,
-        *json_rpc.ROUTES,
-        *web3signer_eth1.ROUTES,
-        *web3signer_eth2.ROUTES,
-        *validators.ROUTES,
-        *validator_messages.ROUTES,
-        *slashing_history.ROUTES,
-        *keymanager.ROUTES,
-        *metrics.ROUTES,
-    )
-)
+from nitrosigner.wire.validator_api import HighWatermark, Metrics
 
 Answer = Callable[[Response], None]
 _WITH_BODY: Final = ("POST", "DELETE")
 
 
-class AuditServices(Protocol):
+class FrontServices(Protocol):
     """What the front needs of the parent."""
 
     async def append_audit(self, events: list[bytes]) -> None:
         """Append lines durably, in order. Raises Undecided."""
+        ...
+
+    async def report_metrics(self, metrics: Metrics) -> None:
+        """Keep the counters for whoever watches. Raises Undecided."""
         ...
 
 
@@ -98,10 +72,15 @@ class Front:
     """Serves until closed."""
 
     def __init__(
-        self, around: Surroundings, listener_of: Callable[["Front"], Listener]
+        self,
+        around: Surroundings,
+        listener_of: Callable[["Front"], Listener],
+        report: Callable[[Metrics], Awaitable[None]],
     ) -> None:
         self.around: Final = around
         self.tasks: Final[set[asyncio.Future[Response]]] = set()
+        self._report = report
+        self._reporting: asyncio.Task[None] | None = None
         self._numbers = itertools.count(1)
         self._listener = listener_of(self)
 
@@ -121,6 +100,13 @@ class Front:
             "", Facts(operation="boot", digest=self.around.accepted.digest)
         )
         self._listener.start()
+        job = self.around.validators
+        if job is not None:
+            health = self.around.health
+            self._reporting = asyncio.get_running_loop().create_task(
+                report_metrics(lambda: job.metrics(health.kms_calls), self._report),
+                name="metrics",
+            )
 
     def close(self) -> None:
         """Accept nobody more; finish what is under way."""
@@ -129,6 +115,11 @@ class Front:
     async def wait_closed(self) -> None:
         """Wait until everything is finished. Call `close` first."""
         await self._listener.wait_closed()
+        if self._reporting is not None:
+            self._reporting.cancel()
+            await asyncio.gather(self._reporting, return_exceptions=True)
+        if self.around.validators is not None:
+            await self.around.validators.reloading.close()
         await self.around.audit.close()
 
     async def serve_forever(self) -> None:
@@ -142,7 +133,7 @@ async def start_front(
     accepted: AcceptedManifest,
     payload: bytes,
     keyring: Keys,
-    services: AuditServices,
+    services: FrontServices,
     tls: TlsIdentity,
     health_source: HealthSource,
     validator_keys: ValidatorKeys | None = None,
@@ -156,7 +147,7 @@ async def start_front(
         accepted: The manifest in force.
         payload: Its bytes, as they were signed.
         keyring: The keys.
-        services: Where the audit trail goes.
+        services: Where the audit trail and the counters go.
         tls: What to present. Its key is wiped here.
         health_source: What the boot and the core know of their health.
         validator_keys: If the manifest speaks of validators.
@@ -215,7 +206,7 @@ async def start_front(
             times=times or Times(),
         )
 
-    front = Front(around, listener_of)
+    front = Front(around, listener_of, services.report_metrics)
     front.start()
     return front
 

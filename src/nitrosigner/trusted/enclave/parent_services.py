@@ -21,6 +21,7 @@ from nitrosigner.trusted.enclave.ports import Clock, Vsock
 from nitrosigner.verdicts import Code, Refused, Undecided
 from nitrosigner.wire import services
 from nitrosigner.wire.addresses import SERVICES_PORT
+from nitrosigner.wire.validator_api import Metrics
 
 RECORD_DEADLINE: Final = 10.0
 WATERMARKS_DEADLINE: Final = 4.0
@@ -196,6 +197,12 @@ class ParentServices:
             services.ReportState(state, code, message, hint),
             STATE_DEADLINE,
             Code.STORAGE_UNAVAILABLE,
+        )
+
+    async def report_metrics(self, metrics: Metrics) -> None:
+        """Tell the parent the counters, for whoever watches."""
+        await self._done(
+            services.ReportMetrics(metrics), STATE_DEADLINE, Code.STORAGE_UNAVAILABLE
         )
 
     def close(self) -> None:

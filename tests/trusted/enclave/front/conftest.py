@@ -190,6 +190,7 @@ class FakeServices:
         self.batches: list[int] = []
         self.failure: BaseException | None = None
         self.fail_after_writing = False
+        self.metrics: list[Any] = []
         self.hang: asyncio.Event | None = None
 
     async def append_audit(self, events: list[bytes]) -> None:
@@ -201,6 +202,11 @@ class FakeServices:
         self.batches.append(len(events))
         if self.failure is not None:
             raise self.failure
+
+    async def report_metrics(self, metrics: Any) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.metrics.append(metrics)
 
     @property
     def events(self) -> list[dict[str, Any]]:

@@ -135,7 +135,7 @@ def test_without_a_credential_nothing_private_is_served(
 
 
 def test_every_private_route_is_in_the_table_above() -> None:
-    from nitrosigner.trusted.enclave.front import ROUTES
+    from nitrosigner.trusted.enclave.api.routes import ROUTES
 
     table = {(method, path.replace("hot", "{key}")) for method, path in PRIVATE}
     assert table == {

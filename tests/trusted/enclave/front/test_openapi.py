@@ -11,7 +11,7 @@ import pytest
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from nitrosigner.trusted.enclave.front import ROUTES
+from nitrosigner.trusted.enclave.api.routes import ROUTES
 from nitrosigner.verdicts import Code, Undecided
 from nitrosigner.wire import api, validator_api
 
