@@ -18,6 +18,8 @@ from nitrosigner.untrusted.parent import state
 from nitrosigner.wire import frames, services
 from nitrosigner.wire.addresses import EGRESS_PORT, SERVICES_PORT
 from nitrosigner.wire.services import (
+    AdvanceWatermarks,
+    Advanced,
     Answer,
     AppendAudit,
     Done,
@@ -26,10 +28,14 @@ from nitrosigner.wire.services import (
     GetCredentials,
     GetRecord,
     PutRecord,
+    ReadWatermarks,
     ReportState,
     Request,
     Stored,
     StoredRecord,
+    StoredWatermark,
+    WatermarkChange,
+    Watermarks,
 )
 
 Start = Callable[..., "Parent"]
@@ -46,6 +52,10 @@ class Parent:
                     "vsock": {"kind": "unix", "run": str(run)},
                     "region": "eu-west-1",
                     "store": {"kind": "sqlite", "path": str(folder / "store.db")},
+                    "watermarks": {
+                        "kind": "sqlite",
+                        "path": str(folder / "watermarks.db"),
+                    },
                     "imds_endpoint": "http://127.0.0.1:1/",
                     "audit": {"path": str(folder / "audit.jsonl")},
                     "state": str(folder / "state.json"),
@@ -205,6 +215,22 @@ def test_records_survive_kill_9_and_a_new_parent_takes_over(
     assert again.end() == 0
 
 
+def test_watermarks_survive_kill_9(start: Start, enclave: Any) -> None:
+    keys = [bytes([number]) * 48 for number in range(100)]
+    parent = start()
+    parent.ready()
+    first = [AdvanceWatermarks([WatermarkChange(key, 0, key)]) for key in keys]
+    assert asyncio.run(ask(enclave, *first)) == [Advanced([True])] * len(keys)
+    parent.end(signal.SIGKILL)
+    again = start()
+    again.ready()
+    (found,) = asyncio.run(ask(enclave, ReadWatermarks(keys)))
+    assert found == Watermarks([StoredWatermark(key, 1, key) for key in keys])
+    (late,) = asyncio.run(ask(enclave, first[0]))
+    assert late == Advanced([False])
+    assert again.end() == 0
+
+
 def test_two_parents_do_not_share_a_run_folder(start: Start) -> None:
     first = start()
     first.ready()
@@ -230,11 +256,12 @@ def test_a_bad_configuration_ends_it_with_a_reason(
     assert named in line["message"]
 
 
-def test_a_damaged_store_ends_it_and_stays_as_it_is(start: Start) -> None:
+@pytest.mark.parametrize("name", ["store.db", "watermarks.db"])
+def test_a_damaged_store_ends_it_and_stays_as_it_is(start: Start, name: str) -> None:
     parent = start()
     parent.ready()
     assert parent.end() == 0
-    store = parent.folder / "store.db"
+    store = parent.folder / name
     store.write_bytes(b"damaged" * 1000)
     again = start()
     assert again.process.wait(15) == 3
@@ -249,7 +276,7 @@ def test_nobody_else_may_read_what_it_writes(start: Start) -> None:
     parent = start()
     parent.ready()
     assert parent.end() == 0
-    for name in ("store.db", "audit.jsonl", "state.json"):
+    for name in ("store.db", "watermarks.db", "audit.jsonl", "state.json"):
         assert (parent.folder / name).stat().st_mode & 0o077 == 0
 
 
