@@ -18,8 +18,8 @@ from nitrosigner.untrusted.parent import state
 from nitrosigner.wire import frames, services
 from nitrosigner.wire.addresses import EGRESS_PORT, SERVICES_PORT
 from nitrosigner.wire.services import (
-    AdvanceWatermarks,
     Advanced,
+    AdvanceWatermarks,
     Answer,
     AppendAudit,
     Done,
