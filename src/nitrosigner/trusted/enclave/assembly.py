@@ -22,7 +22,10 @@ from nitrosigner.trusted.enclave.aws_endpoint import (
 from nitrosigner.trusted.enclave.boot import Boot, Pace
 from nitrosigner.trusted.enclave.entropy import Entropy
 from nitrosigner.trusted.enclave.front import Front, start_front
+from nitrosigner.trusted.enclave.key_changes import KeyChanges
 from nitrosigner.trusted.enclave.key_loading import KeyLoading
+from nitrosigner.trusted.enclave.key_parts import KeyParts
+from nitrosigner.trusted.enclave.key_refresh import KeyRefresh
 from nitrosigner.trusted.enclave.key_writer import KeyWriter
 from nitrosigner.trusted.enclave.keyring import Keyring
 from nitrosigner.trusted.enclave.kms import Kms
@@ -37,6 +40,12 @@ from nitrosigner.trusted.enclave.ports import World
 from nitrosigner.trusted.enclave.recipient import Recipient
 from nitrosigner.trusted.enclave.running import Running
 from nitrosigner.trusted.enclave.sealed_singles import StoredSingles
+from nitrosigner.trusted.enclave.validator_boot import (
+    OpenedGuard,
+    open_guard,
+    validators_of,
+)
+from nitrosigner.trusted.enclave.validator_network import beacon_network
 from nitrosigner.trusted.enclave.vault_store import VaultStore
 from nitrosigner.trusted.signing.algorithms import Algorithms
 from nitrosigner.trusted.signing.bls12_381 import Bls12381
@@ -67,6 +76,7 @@ class _Machine:
     """What does not depend on the manifest, and is made once."""
 
     algorithms: Algorithms
+    bls: Bls12381
     recipient: Recipient
 
 
@@ -87,7 +97,7 @@ async def start(world: World, services: ParentServices, pace: Pace) -> Running:
 
 
 async def _machine(world: World, boot: Boot) -> _Machine:
-    async def nsm() -> Algorithms:
+    async def nsm() -> tuple[Algorithms, Bls12381]:
         randomness = await asyncio.to_thread(world.nsm.random, RANDOMNESS_SIZE)
         # Its constructor runs the known answers of the library in this image.
         secp256k1 = Secp256k1(randomness)
@@ -95,22 +105,29 @@ async def _machine(world: World, boot: Boot) -> _Machine:
         # Refuses, and so keeps us from booting: a blst that computes something else
         # must never see a key.
         bls.known_answers()
-        return {secp256k1.name: secp256k1, bls.name: bls}
+        return {secp256k1.name: secp256k1, bls.name: bls}, bls
 
     async def recipient_key() -> Recipient:
         recipient = await asyncio.to_thread(Recipient.generate, world.nsm, world.clock)
         await recipient.kms_document()
         return recipient
 
-    return _Machine(
-        await boot.step("nsm", nsm), await boot.step("recipient_key", recipient_key)
-    )
+    algorithms, bls = await boot.step("nsm", nsm)
+    return _Machine(algorithms, bls, await boot.step("recipient_key", recipient_key))
 
 
 async def _deployment(
     world: World, services: ParentServices, boot: Boot, machine: _Machine
 ) -> Running:
-    in_force = await boot.step("manifest", lambda: read_manifest(services))
+    async def manifest() -> ManifestInForce:
+        in_force = await read_manifest(services)
+        if in_force.accepted.manifest.validators is not None:
+            # Refused here, where a person looks for what is wrong with a manifest.
+            beacon_network(in_force.accepted.manifest.validators)
+        return in_force
+
+    in_force = await boot.step("manifest", manifest)
+    told = in_force.accepted.manifest.validators
     async with contextlib.AsyncExitStack() as undo:
         kms = _kms(world, services, machine, in_force)
         undo.callback(kms.close)
@@ -132,30 +149,38 @@ async def _deployment(
             _RANDOM,
         )
 
-        async def records() -> KeyLoading:
+        async def records() -> tuple[KeyLoading, KeyParts, OpenedGuard | None]:
             # The first thing that the vault key is good for: was this manifest
             # already followed by another?
             await admit_manifest(singles, in_force.accepted)
             loading = KeyLoading(writer, in_force.accepted.manifest.limits.max_keys)
             await loading.load()
-            return loading
+            changes = KeyChanges(loading.index, writer, loading.rejected)
+            parts = KeyParts(
+                index=loading.index,
+                changes=changes,
+                refresh=KeyRefresh(loading.index, changes, writer),
+                writer=writer,
+                singles=singles,
+                kms=kms,
+                recipient=machine.recipient,
+                entropy=entropy,
+                clock=world.clock,
+            )
+            return loading, parts, await open_guard(parts, told) if told else None
 
-        loading = await boot.step("records", records)
-        keyring = Keyring(
-            index=loading.index,
-            rejected=loading.rejected,
-            writer=writer,
-            singles=singles,
-            kms=kms,
-            recipient=machine.recipient,
-            entropy=entropy,
-            clock=world.clock,
-        )
+        loading, parts, opened = await boot.step("records", records)
+        keyring = Keyring(parts)
+        validators = None
+        if told is not None and opened is not None:
+            validators = validators_of(parts, told, opened, machine.bls)
+            undo.push_async_callback(validators.close)
         running = Running(
             boot=boot,
             services=services,
             kms=kms,
             keyring=keyring,
+            validators=validators,
             too_many=loading.too_many,
         )
 
@@ -171,6 +196,7 @@ async def _deployment(
                 services=services,
                 tls=tls,
                 health_source=running,
+                validator_keys=validators,
             )
 
         front = await boot.step("tls", listen)

@@ -39,12 +39,21 @@ def unwrapped(
     info = import_wrapping.import_info(
         deployment=deployment, name=name, algorithm=algorithm.name, identity=identity
     )
+    with opened_wrap(wrapped_key, recipient, info) as imported:
+        return private_key(imported, algorithm.secret_size)
+
+
+def opened_wrap(wrapped: str, recipient: Recipient, info: bytes) -> SecretBytes:
+    """
+    Return what a client wrapped to this boot's import key under *info*.
+
+    Raises:
+        Malformed: It was not wrapped so.
+    """
     try:
         imported = SecretBytes(
             take_bytes(
-                import_wrapping.unwrap(
-                    from_base64(wrapped_key), recipient.import_key, info
-                )
+                import_wrapping.unwrap(from_base64(wrapped), recipient.import_key, info)
             )
         )
     except ValueError as error:
@@ -57,8 +66,7 @@ def unwrapped(
             "document again and wrap anew",
         ) from error
     _rinse(recipient)
-    with imported:
-        return private_key(imported, algorithm.secret_size)
+    return imported
 
 
 def _rinse(recipient: Recipient) -> None:

@@ -6,6 +6,7 @@ use one of them could sign what the other name's policy forbids.
 """
 
 import bisect
+from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
@@ -26,6 +27,7 @@ class KeyIndex:
         self._by_name: dict[str, Slot] = {}
         self._by_identity: dict[str, Slot] = {}
         self._names: dict[str, list[str]] = {WALLET: [], VALIDATOR: []}
+        self._enabled: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._by_name)
@@ -45,6 +47,10 @@ class KeyIndex:
     def count(self, purpose: str) -> int:
         """Return how many keys serve *purpose*."""
         return len(self._names[purpose])
+
+    def enabled(self, purpose: str) -> int:
+        """Return how many of them are enabled."""
+        return self._enabled[purpose]
 
     def named(self, name: str) -> Slot | None:
         """Return the key called *name*."""
@@ -72,12 +78,14 @@ class KeyIndex:
         if slot.name in self._by_name:
             self.remove(slot.name)
         bisect.insort(self._names[slot.purpose], slot.name)
+        self._enabled[slot.purpose] += slot.state == "enabled"
         self._by_name[slot.name] = slot
         self._by_identity[slot.identity.lower()] = slot
 
     def remove(self, name: str) -> None:
         """Forget the key called *name*."""
         slot = self._by_name.pop(name)
+        self._enabled[slot.purpose] -= slot.state == "enabled"
         del self._by_identity[slot.identity.lower()]
         names = self._names[slot.purpose]
         del names[bisect.bisect_left(names, name)]

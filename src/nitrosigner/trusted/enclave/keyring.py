@@ -8,20 +8,12 @@ caller is gone (`key_changes`).
 
 import base64
 
-from nitrosigner.trusted.enclave.entropy import Entropy
-from nitrosigner.trusted.enclave.key_changes import KeyChanges
-from nitrosigner.trusted.enclave.key_index import KeyIndex
 from nitrosigner.trusted.enclave.key_lookup import KeyLookup
 from nitrosigner.trusted.enclave.key_making import KeyMaking
-from nitrosigner.trusted.enclave.key_refresh import KeyRefresh
+from nitrosigner.trusted.enclave.key_parts import KeyParts
 from nitrosigner.trusted.enclave.key_signing import KeySigning
 from nitrosigner.trusted.enclave.key_states import KeyStates
-from nitrosigner.trusted.enclave.key_writer import KeyWriter
-from nitrosigner.trusted.enclave.kms import Kms
 from nitrosigner.trusted.enclave.permit import Permit
-from nitrosigner.trusted.enclave.ports import Clock
-from nitrosigner.trusted.enclave.recipient import Recipient
-from nitrosigner.trusted.enclave.sealed_singles import StoredSingles
 from nitrosigner.trusted.enclave.vault_rotation import VaultRotation
 from nitrosigner.trusted.signing.algorithms import Signature
 from nitrosigner.verdicts import Refused
@@ -29,47 +21,40 @@ from nitrosigner.wire import api
 
 
 class Keyring:
-    """All keys of the deployment."""
+    """The deployment's wallet keys; and what is done to all keys, unasked."""
 
     def __init__(
         self,
-        *,
-        index: KeyIndex,
-        rejected: dict[str, Refused],
-        writer: KeyWriter,
-        singles: StoredSingles,
-        kms: Kms,
-        recipient: Recipient,
-        entropy: Entropy,
-        clock: Clock,
+        parts: KeyParts,
     ) -> None:
+        index, changes, writer = parts.index, parts.changes, parts.writer
         self._index = index
-        self._kms = kms
-        self._recipient = recipient
-        self._changes = KeyChanges(index, writer, rejected)
-        self._lookup = KeyLookup(index, self._changes)
-        self._rotation = VaultRotation(index, self._changes, writer, singles)
-        self._refresh = KeyRefresh(index, self._changes, writer)
+        self._kms = parts.kms
+        self._recipient = parts.recipient
+        self._changes = changes
+        self._lookup = KeyLookup(index, changes)
+        self._rotation = VaultRotation(index, changes, writer, parts.singles)
+        self._refresh = parts.refresh
         self._signing = KeySigning(
-            self._lookup, writer.algorithms, kms, writer.accepted
+            self._lookup, writer.algorithms, parts.kms, writer.accepted
         )
-        self._states = KeyStates(index, self._lookup, self._changes, writer, clock)
+        self._states = KeyStates(index, self._lookup, changes, writer, parts.clock)
         self._making = KeyMaking(
             index=index,
             lookup=self._lookup,
-            changes=self._changes,
+            changes=changes,
             writer=writer,
-            kms=kms,
-            recipient=recipient,
-            entropy=entropy,
-            clock=clock,
+            kms=parts.kms,
+            recipient=parts.recipient,
+            entropy=parts.entropy,
+            clock=parts.clock,
         )
 
     # --- looking ---
 
     @property
     def count(self) -> int:
-        """Keys that are loaded, deleted ones included."""
+        """Keys that are loaded, validators' and deleted ones included."""
         return len(self._index)
 
     @property

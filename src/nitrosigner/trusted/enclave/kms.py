@@ -114,10 +114,15 @@ class Kms:
             raise _unreachable(error) from error
 
     async def decrypt(
-        self, ciphertext: bytes, context: Mapping[str, str]
+        self, ciphertext: bytes, context: Mapping[str, str], key: str = ""
     ) -> SecretBytes:
         """
         Return the plaintext of *ciphertext*; the caller wipes it.
+
+        Args:
+            ciphertext: As KMS made it.
+            context: Under which it was made.
+            key: ARN of the key that opens it. Empty: the deployment's.
 
         Raises:
             Refused: KMS_REFUSED, or KMS_UNTRUSTED if the answer is not KMS's.
@@ -131,6 +136,7 @@ class Kms:
                 "CiphertextBlob": base64.b64encode(ciphertext).decode(),
                 "EncryptionContext": dict(context),
             },
+            key or self._aws.kms_key_arn,
         )
         return self._open(answer)
 
@@ -141,6 +147,7 @@ class Kms:
         answer = await self._call(
             "GenerateDataKey",
             {"KeySpec": "AES_256", "EncryptionContext": dict(context)},
+            self._aws.kms_key_arn,
         )
         if not 1 <= len(answer.CiphertextBlob) <= MAX_CIPHERTEXT:
             raise _untrusted("without a ciphertext")
@@ -156,13 +163,15 @@ class Kms:
         except EnvelopeError as error:
             raise _untrusted("with an envelope that is not KMS's for us") from error
 
-    async def _call(self, operation: str, parameters: dict[str, object]) -> _Answer:
+    async def _call(
+        self, operation: str, parameters: dict[str, object], key: str
+    ) -> _Answer:
         give_up = self._clock.monotonic() + self._patience.deadline
         pause = self._patience.first_pause
         tried: set[Remedy] = set()
         while True:
             try:
-                answer = await self._once(operation, parameters)
+                answer = await self._once(operation, parameters, key)
             except _Again as error:
                 self.healthy = False
                 remedy = error.meaning.remedy
@@ -192,11 +201,13 @@ class Kms:
         else:
             self._recipient.forget_document()
 
-    async def _once(self, operation: str, parameters: dict[str, object]) -> _Answer:
+    async def _once(
+        self, operation: str, parameters: dict[str, object], key: str
+    ) -> _Answer:
         document = await self._recipient.kms_document()
         body = msgspec.json.encode(
             {
-                "KeyId": self._aws.kms_key_arn,
+                "KeyId": key,
                 **parameters,
                 "Recipient": {
                     "KeyEncryptionAlgorithm": "RSAES_OAEP_SHA_256",
@@ -220,16 +231,16 @@ class Kms:
         self.calls += 1
         if response.status != 200:
             raise _Again(meaning(response.status, response.body))
-        return self._checked(response.body)
+        return self._checked(response.body, key)
 
-    def _checked(self, body: bytes) -> _Answer:
+    def _checked(self, body: bytes, key: str) -> _Answer:
         try:
             answer = msgspec.json.decode(body, type=_Answer)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise _untrusted("with something that is no answer") from error
         if answer.Plaintext:
             raise _untrusted("with a plaintext, as if nothing had been attested")
-        if answer.KeyId != self._aws.kms_key_arn:
+        if answer.KeyId != key:
             raise _untrusted("for another key than the manifest's")
         if not answer.CiphertextForRecipient:
             raise _untrusted("without an envelope for this enclave")

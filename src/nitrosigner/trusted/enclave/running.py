@@ -11,13 +11,16 @@ from nitrosigner.trusted.enclave.front import Front
 from nitrosigner.trusted.enclave.keyring import Keyring
 from nitrosigner.trusted.enclave.kms import Kms
 from nitrosigner.trusted.enclave.parent_services import ParentServices
-from nitrosigner.verdicts import Code, Refused, Verdict
+from nitrosigner.trusted.enclave.validator_keys import Validators
+from nitrosigner.verdicts import Code, Refused, Undecided, Verdict
 from nitrosigner.wire import api
 
 SETTLE_EVERY: Final = 1.0
 """Seconds between looks at changes whose answer was lost."""
 REPORT_EVERY: Final = 15
 """Rounds of `SETTLE_EVERY` between reports: a new parent learns that we are ready."""
+PROBE_EVERY: Final = 15
+"""Rounds between looks whether the watermark store answers."""
 PURGE_EVERY: Final = 600
 """Rounds between purges of deleted keys, and attempts to finish a rotation."""
 REFRESH_EVERY: Final = 300
@@ -36,12 +39,14 @@ class Running:
         services: ParentServices,
         kms: Kms,
         keyring: Keyring,
+        validators: Validators | None,
         too_many: bool,
     ) -> None:
         self._boot = boot
         self._services = services
         self._kms = kms
         self.keyring: Final = keyring
+        self.validators: Final = validators
         self._too_many = too_many
         self._front: Front | None = None
         self._upkeep: asyncio.Task[None] | None = None
@@ -62,13 +67,19 @@ class Running:
     def checks(self) -> dict[str, bool]:
         """What went well when it was last used."""
         rejected = bool(self.keyring.rejected)
-        return {
+        checks = {
             "storage": self._services.healthy,
             "kms": self._kms.healthy,
             # Some keys rejected: the others sign. All rejected: nothing does.
             "keys": not rejected or self.keyring.count > 0,
             "records": not rejected and not self._too_many,
         }
+        if self.validators is not None:
+            facts = self.validators.facts
+            checks["expected_keys"] = facts.enabled >= (facts.expected or 0)
+            checks["slashing_protection"] = not facts.unprotected
+            checks["watermarks"] = self._services.watermarks_healthy
+        return checks
 
     @property
     def keys_loaded(self) -> int:
@@ -108,6 +119,8 @@ class Running:
             self._front.close()
             await self._front.wait_closed()
         await self.keyring.drain()
+        if self.validators is not None:
+            await self.validators.close()
         self._kms.close()
 
     async def _keep_up(self) -> None:
@@ -115,6 +128,13 @@ class Running:
         rounds = 0
         while True:
             await self.keyring.settle()
+            if self.validators is not None and (
+                rounds % PROBE_EVERY == 0 or not self._services.watermarks_healthy
+            ):
+                # Whoever is not ready is asked nothing, and would never learn that the
+                # store is back.
+                with contextlib.suppress(Verdict):
+                    await self.validators.probe()
             if rounds % PURGE_EVERY == 0:
                 with contextlib.suppress(Verdict):
                     await self.keyring.finish_rotation()
@@ -147,4 +167,22 @@ class Running:
                 "loaded",
                 "raise limits.max_keys in the manifest",
             )
-        return None
+        return None if self.validators is None else _missing(self.validators)
+
+
+def _missing(validators: Validators) -> Verdict | None:
+    facts = validators.facts
+    if facts.enabled < (facts.expected or 0):
+        return Undecided(
+            Code.NOT_READY,
+            f"{facts.enabled} of {facts.expected} expected validators are enabled",
+            "import the others, or correct validators.expected_keys in the manifest",
+        )
+    if facts.unprotected:
+        return Refused(
+            Code.NOT_REGISTERED,
+            f"{facts.unprotected} validators have no slashing protection record that "
+            "can be trusted, and do not vote",
+            "import their EIP-3076 history: nitrosigner slashing-history import",
+        )
+    return None

@@ -47,7 +47,7 @@ from nitrosigner.verdicts import Code, Refused, Undecided, Verdict
 
 MAX_WAITING: Final = 8192
 """Duties that may wait for a write. Beyond, we shed load before we are late."""
-__all__ = ["MAX_WAITING", "Advance", "SlashingGuard", "WatermarkStore"]
+__all__ = ["MAX_BATCH", "MAX_WAITING", "Advance", "SlashingGuard", "WatermarkStore"]
 
 
 @dataclass(slots=True)

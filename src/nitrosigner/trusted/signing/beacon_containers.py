@@ -72,6 +72,12 @@ VALIDATOR_REGISTRATION: Final = Container(
 DEPOSIT_MESSAGE: Final = Container(
     pubkey=_PUBLIC_KEY, withdrawal_credentials=_ROOT, amount=_UINT64
 )
+DEPOSIT_DATA: Final = Container(
+    pubkey=_PUBLIC_KEY,
+    withdrawal_credentials=_ROOT,
+    amount=_UINT64,
+    signature=_SIGNATURE,
+)
 BLS_TO_EXECUTION_CHANGE: Final = Container(
     validator_index=_UINT64, from_bls_pubkey=_PUBLIC_KEY, to_execution_address=_ADDRESS
 )
@@ -129,12 +135,7 @@ def full_block(preset: Preset, *, altair: bool) -> Kind:
     )
     deposit = Container(
         proof=Vector(_ROOT, _DEPOSIT_PROOF),
-        data=Container(
-            pubkey=_PUBLIC_KEY,
-            withdrawal_credentials=_ROOT,
-            amount=_UINT64,
-            signature=_SIGNATURE,
-        ),
+        data=DEPOSIT_DATA,
     )
     body: dict[str, Kind] = {
         "randao_reveal": _SIGNATURE,

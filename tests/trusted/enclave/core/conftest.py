@@ -70,6 +70,7 @@ class FakeParent:
 
     def __init__(self, credentials: services.Credentials, kms_port: int) -> None:
         self.records: Records = {}
+        self.watermarks: dict[bytes, services.StoredWatermark] = {}
         self.given = credentials
         self.kms_port = kms_port
         self.requests: list[Any] = []
@@ -115,15 +116,31 @@ class FakeParent:
                     return services.Conflict(held.version if held else 0)
                 del records[collection, name]
                 return services.Stored(0)
+            case services.ReadWatermarks(keys):
+                marks = self.watermarks
+                return services.Watermarks([marks[key] for key in keys if key in marks])
+            case services.AdvanceWatermarks(changes):
+                return services.Advanced([self._advance(change) for change in changes])
             case services.GetCredentials():
                 return self.given
             case services.AppendAudit(events):
                 self.audit += events
                 return services.Done()
+            case services.ReportMetrics():
+                return services.Done()
             case services.ReportState():
                 self.reports.append(request)
                 return services.Done()
         raise AssertionError(request)
+
+    def _advance(self, change: services.WatermarkChange) -> bool:
+        held = self.watermarks.get(change.public_key)
+        if (held.version if held else 0) != change.expected:
+            return False
+        self.watermarks[change.public_key] = services.StoredWatermark(
+            change.public_key, change.expected + 1, change.data
+        )
+        return True
 
     def _serve(self, connection: socket.socket) -> None:
         reader = frames.FrameReader()

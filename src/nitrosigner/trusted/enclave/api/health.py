@@ -21,8 +21,8 @@ from nitrosigner.wire import api
 READY: Final = "ready"
 CERTIFICATE_WARNING: Final = 14 * 24 * 3600
 """Seconds before the server certificate ends: restart the enclave until then."""
-_NEEDED: Final = ("audit", "keys")
-"""Checks without which nothing can be signed."""
+_NEEDED: Final = ("audit", "keys", "expected_keys", "watermarks")
+"""Checks without which nothing can be signed, or not all that should be."""
 
 
 def upcheck(call: Call) -> Response:

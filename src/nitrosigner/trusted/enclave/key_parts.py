@@ -1,0 +1,30 @@
+"""
+What both jobs' keys are made of: one store, one vault, one index, one order of changes.
+"""
+
+from dataclasses import dataclass
+
+from nitrosigner.trusted.enclave.entropy import Entropy
+from nitrosigner.trusted.enclave.key_changes import KeyChanges
+from nitrosigner.trusted.enclave.key_index import KeyIndex
+from nitrosigner.trusted.enclave.key_refresh import KeyRefresh
+from nitrosigner.trusted.enclave.key_writer import KeyWriter
+from nitrosigner.trusted.enclave.kms import Kms
+from nitrosigner.trusted.enclave.ports import Clock
+from nitrosigner.trusted.enclave.recipient import Recipient
+from nitrosigner.trusted.enclave.sealed_singles import StoredSingles
+
+
+@dataclass(frozen=True, slots=True)
+class KeyParts:
+    """Shared by `Keyring` and `Validators`."""
+
+    index: KeyIndex
+    changes: KeyChanges
+    refresh: KeyRefresh
+    writer: KeyWriter
+    singles: StoredSingles
+    kms: Kms
+    recipient: Recipient
+    entropy: Entropy
+    clock: Clock

@@ -1,0 +1,19 @@
+"""
+What a validator's key is called: its public key, `0x` and 96 lower-case hex digits.
+
+Clients leave `0x` out and use capitals. There is one name for each key in here, or a
+policy that speaks of it could be walked around.
+"""
+
+from typing import Final
+
+_HEX: Final = frozenset("0123456789abcdef")
+_DIGITS: Final = 96
+
+
+def validator_name(identifier: str) -> str:
+    """Return the name that *identifier* means; what is no public key stays as it is."""
+    digits = identifier.lower().removeprefix("0x")
+    if len(digits) == _DIGITS and _HEX.issuperset(digits):
+        return "0x" + digits
+    return identifier
