@@ -109,7 +109,7 @@ def _local(connection: Connection, key_name: str) -> "Wallet":
 def _kms(stack: LocalStack) -> "Kms":
     import boto3
 
-    from nitrosigner.untrusted.gateway.wallet import quiet_aws_logs
+    from nitrosigner.untrusted.gateway.signer import quiet_aws_logs
 
     quiet_aws_logs()
     try:

@@ -14,6 +14,7 @@ from eth_account import Account
 from nitrosigner.client.signer_client import SignerClient
 from nitrosigner.untrusted.gateway import wallet as gateway
 from nitrosigner.untrusted.gateway.configuration import Configuration, from_environment
+from nitrosigner.untrusted.gateway.signer import quiet_aws_logs
 from nitrosigner.untrusted.gateway.wallet import Wallet
 from nitrosigner.verdicts import Code, Malformed
 from nitrosigner.wire.manifest import key_encryption_context
@@ -383,7 +384,7 @@ def test_nothing_of_an_event_is_logged_even_at_debug(
     fakes: Any,
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    gateway.quiet_aws_logs()
+    quiet_aws_logs()
     ask(wallet, SET_KEY)
     ask(wallet, SIGN)
     ask(wallet, {**SET_KEY, "version": "x"})
@@ -397,7 +398,7 @@ def test_botocore_does_not_log_bodies_once_it_is_quiet(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    gateway.quiet_aws_logs()
+    quiet_aws_logs()
     logging.getLogger("botocore.endpoint").debug("body %s", ETH_KEY)
     assert ETH_KEY not in caplog.text
 

@@ -11,27 +11,24 @@ Nothing is ever a sentence where a result is expected.
 
 import base64
 import functools
-import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final, Protocol
 
 import boto3
-import botocore.config
 import msgspec
 from botocore.exceptions import BotoCoreError, ClientError
 
-from nitrosigner.attestation import trust_anchors
 from nitrosigner.client.hexadecimal import bytes_of_hex
 from nitrosigner.client.private_key import PrivateKey
 from nitrosigner.client.signer_client import SignerClient
-from nitrosigner.client.transport import CertificateChanged
-from nitrosigner.client.verification import AWS_ONLY, Proof, verify
+from nitrosigner.client.verification import Proof
 from nitrosigner.untrusted.gateway import configuration, events
 from nitrosigner.untrusted.gateway.amounts import wei, wei_from_ether
 from nitrosigner.untrusted.gateway.configuration import Configuration
+from nitrosigner.untrusted.gateway.signer import AWS, VerifiedSigner, connect, now
 from nitrosigner.verdicts import Code, Malformed, Refused, Undecided, Verdict
 from nitrosigner.wire import api
 from nitrosigner.wire.manifest import key_encryption_context
@@ -48,11 +45,6 @@ _REFUSALS: Final = frozenset(
         "UnrecognizedClientException",
         "InvalidSignatureException",
     }
-)
-_AWS: Final = botocore.config.Config(
-    connect_timeout=5,
-    read_timeout=10,
-    retries={"mode": "standard", "total_max_attempts": 3},
 )
 
 
@@ -78,8 +70,12 @@ class Wallet:
     client: SignerClient
     kms: Callable[[], Kms]
     """Makes the KMS client when the first `set_key` needs it."""
-    now: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
-    _proof: Proof | None = None
+    now: Callable[[], datetime] = now
+    _signer: VerifiedSigner = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Verify before the first event, not yet."""
+        self._signer = VerifiedSigner(self.configuration, self.client, self.now)
 
     def answer(self, event: object) -> Any:  # noqa: ANN401  # each operation has its own
         """
@@ -89,16 +85,9 @@ class Wallet:
             Verdict: Nothing was signed or stored.
         """
         asked = events.read(event)
-        try:
-            return self._do(asked)
-        except CertificateChanged:
-            # The enclave was started again, or another one behind the load balancer
-            # answers. The connection was given up before anything was sent.
-            self._proof = None
-            return self._do(asked)
+        return self._signer.ask(lambda proof: self._do(asked, proof))
 
-    def _do(self, asked: events.Event) -> Any:  # noqa: ANN401  # one line for each operation
-        proof = self._verified()
+    def _do(self, asked: events.Event, proof: Proof) -> Any:  # noqa: ANN401  # one line for each operation
         key = asked.key or self.configuration.default_key
         match asked:
             case events.SetKey():
@@ -119,24 +108,6 @@ class Wallet:
                 return self._status(proof)
             case _:  # pragma: no cover  # `events.read` returns nothing else
                 raise AssertionError
-
-    def _verified(self) -> Proof:
-        if self._proof is None:
-            wanted = self.configuration
-            anchors: tuple[trust_anchors.TrustAnchor, ...] = AWS_ONLY
-            if wanted.trust_root is not None:
-                anchors = (
-                    trust_anchors.by_fingerprint(wanted.trust_root, "TRUST_ROOT"),
-                )
-            self._proof = verify(
-                self.client,
-                now=self.now(),
-                anchors=anchors,
-                pcrs={0: wanted.pcr0},
-                administrator=wanted.administrator,
-                deployment=wanted.deployment,
-            )
-        return self._proof
 
     def _set_key(self, proof: Proof, name: str, asked: events.SetKey) -> dict[str, Any]:
         # Everything that can be wrong with the key is found before it is encrypted:
@@ -261,24 +232,7 @@ def from_configuration(configured: Configuration) -> Wallet:
     Raises:
         Verdict: A file is unusable, or the token can't be fetched.
     """
-    quiet_aws_logs()
-    token = None
-    if configured.token_secret_arn is not None:
-        token = _token(configured.token_secret_arn)
-    client = SignerClient(
-        configured.signer_url,
-        ca=configured.ca,
-        certificate=configured.certificate,
-        key=configured.certificate_key,
-        token=token,
-    )
-    return Wallet(configured, client, kms=_kms)
-
-
-def quiet_aws_logs() -> None:
-    """At DEBUG, botocore logs the bodies that it sends: a private key, for KMS."""
-    for name in ("botocore", "boto3", "urllib3"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    return Wallet(configured, connect(configured), kms=_kms)
 
 
 @functools.cache
@@ -288,23 +242,8 @@ def _wallet() -> Wallet:
 
 
 def _kms() -> Kms:
-    client: Kms = boto3.client("kms", config=_AWS)
+    client: Kms = boto3.client("kms", config=AWS)
     return client
-
-
-def _token(arn: str) -> str:
-    try:
-        secret = boto3.client("secretsmanager", config=_AWS).get_secret_value(
-            SecretId=arn
-        )
-        token: str = secret["SecretString"].strip()
-    except (BotoCoreError, ClientError, KeyError):
-        raise Undecided(
-            Code.CREDENTIALS_UNAVAILABLE,
-            "the gateway's token could not be read from Secrets Manager",
-            "check SIGNER_TOKEN_SECRET_ARN and the function's role",
-        ) from None
-    return token
 
 
 def _message(asked: events.SignMessage) -> str | bytes:
