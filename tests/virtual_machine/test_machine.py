@@ -1,11 +1,12 @@
 """The very image that would run on Nitro, booted, asked and killed."""
 
 import datetime as dt
+import gc
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,18 @@ TRANSACTION = {
     "maxFeePerGas": 10**11,
     "maxPriorityFeePerGas": 10**9,
 }
+
+# Python 3.11 leaks a socket whose peer reset it before the handshake began (ssl.py,
+# SSLSocket._create: the raise after getpeername closes nothing).
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning"
+)
+
+
+@pytest.fixture(autouse=True)
+def leaks_are_found_here() -> Iterator[None]:
+    yield
+    gc.collect()
 
 
 def up(client: SignerClient) -> bool:
@@ -99,11 +112,6 @@ def test_it_is_ready_soon_and_signs_at_once(
     assert took < KERNEL_TO_READY
 
 
-# Python 3.11 leaks a socket whose peer reset it before the handshake began (ssl.py,
-# SSLSocket._create: the raise after getpeername closes nothing).
-@pytest.mark.filterwarnings(
-    "ignore:Exception ignored in. <ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning"
-)
 def test_killing_the_machine_while_it_signs_loses_nothing(
     stack: RunningStack, signer: SignerClient, qemu: Callable[[], int]
 ) -> None:

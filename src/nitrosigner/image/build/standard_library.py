@@ -27,13 +27,25 @@ ALWAYS: Final = (
 )
 NEVER: Final = frozenset(
     {
+        # Tools for people.
         *("bdb", "cmd", "code", "codeop", "pdb", "pydoc", "doctest", "unittest"),
         *("distutils", "ensurepip", "idlelib", "lib2to3", "test", "tkinter", "turtle"),
-        *("venv", "webbrowser", "multiprocessing", "xmlrpc", "ftplib", "smtplib"),
-        *("curses", "sqlite3", "dbm", "readline", "rlcompleter", "wsgiref"),
-        *("http.client", "http.server", "http.cookies", "http.cookiejar"),
-        *("urllib.request", "urllib.error", "urllib.response", "mailcap"),
-        *("getpass", "netrc", "pty", "tty", "imaplib", "poplib", "telnetlib"),
+        *("venv", "webbrowser", "curses", "readline", "rlcompleter", "getpass"),
+        *("argparse", "getopt", "gettext", "pprint", "py_compile", "sysconfig"),
+        # Other machines.
+        *("_aix_support", "_bootsubprocess", "_osx_support", "_pydecimal", "_py_abc"),
+        *("asyncio.proactor_events", "asyncio.windows_events", "encodings.mbcs"),
+        "asyncio.windows_utils",
+        # Other processes, other protocols, other formats.
+        *("multiprocessing", "concurrent.futures.process", "pickle", "_compat_pickle"),
+        *("http.client", "http.server", "http.cookies", "http.cookiejar", "xmlrpc"),
+        *("urllib.request", "urllib.error", "urllib.response", "wsgiref", "netrc"),
+        *("ftplib", "smtplib", "imaplib", "poplib", "telnetlib", "pty", "tty"),
+        *("sqlite3", "dbm", "mailcap", "bz2", "_bz2", "lzma", "_lzma", "tarfile"),
+        *("csv", "plistlib", "statistics", "tomllib", "xml", "importlib.metadata"),
+        *("email.message", "email.parser", "email.feedparser", "email.generator"),
+        *("email.policy", "email._policybase", "email.headerregistry"),
+        *("email._header_value_parser", "email.contentmanager", "email.iterators"),
     }
 )
 _EXTENSION_IMPORTS: Final[Mapping[str, Sequence[str]]] = {
