@@ -142,7 +142,7 @@ def _require_checksum(text: bytearray, words: list[tuple[int, int]]) -> None:
         view = memoryview(text).toreadonly()
         for place, (start, stop) in enumerate(words):
             # Looked up by a view: no copy of the word is made.
-            number = _NUMBERS.get(view[start:stop])
+            number = _NUMBERS.get(view[start:stop])  # type: ignore[call-overload]  # it hashes and compares as its bytes
             if number is None:
                 raise _malformed()
             for bit in range(11):
