@@ -6,6 +6,7 @@ stack's folder: its configuration, its role's credentials, the address of KMS.
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,6 +21,8 @@ from nitrosigner.verdicts import Code, Malformed, Undecided, Verdict
 from nitrosigner.wire import api
 
 if TYPE_CHECKING:
+    from nitrosigner.untrusted.gateway.configuration import Configuration
+    from nitrosigner.untrusted.gateway.validator import Validator
     from nitrosigner.untrusted.gateway.wallet import Kms, Wallet
 
 MAX_EVENT: Final = 6 << 20
@@ -55,9 +58,30 @@ def wallet(context: click.Context, connection: Connection, key_name: str) -> Non
     For example {"operation": "create_key"}. What the function would return is printed
     as JSON; if it is an error, the exit code says which kind.
     """
+    _answer(
+        context, connection, lambda event: _wallet(connection, key_name).answer(event)
+    )
+
+
+@invoke.command()
+@signer_options()
+@click.pass_context
+def validator(context: click.Context, connection: Connection) -> None:
+    """
+    Answer the validator event that the standard input holds.
+
+    For example {"operation": "web3signer_public_keys"}. What the function would return
+    is printed as JSON; if it is an error, the exit code says which kind.
+    """
+    _answer(context, connection, lambda event: _validator(connection).answer(event))
+
+
+def _answer(
+    context: click.Context, connection: Connection, handle: Callable[[Any], Any]
+) -> None:
     event = _event(sys.stdin.buffer.read(MAX_EVENT + 1))
     try:
-        result = _local(connection, key_name).answer(event)
+        result = handle(event)
     except Verdict as verdict:
         # On stdout as the function would return it, like any other answer.
         click.echo(json_text(api.error_body(verdict)))
@@ -81,11 +105,30 @@ def _event(data: bytes) -> Any:  # noqa: ANN401  # any JSON, as Lambda hands it 
         ) from None
 
 
-def _local(connection: Connection, key_name: str) -> "Wallet":
-    # boto3 takes half a second to import; only this command needs it.
-    from nitrosigner.untrusted.gateway.configuration import Configuration
+def _wallet(connection: Connection, key_name: str) -> "Wallet":
+    # boto3 takes half a second to import; only these commands need it.
     from nitrosigner.untrusted.gateway.wallet import Wallet
 
+    stack = _stack(connection)
+    configuration = _configuration(stack, key_name)
+    return Wallet(configuration, connection.client(), kms=lambda: _kms(stack))
+
+
+def _validator(connection: Connection) -> "Validator":
+    from nitrosigner.untrusted.gateway.instance_control import NotHere
+    from nitrosigner.untrusted.gateway.validator import Validator
+
+    stack = _stack(connection)
+    control = NotHere(
+        f"a local stack starts with: nitrosigner up --data {stack.folder}; it stops "
+        "when that command is interrupted"
+    )
+    return Validator(
+        _configuration(stack), connection.client(), control=lambda: control
+    )
+
+
+def _stack(connection: Connection) -> LocalStack:
     stack = connection.stack()
     if stack is None:
         raise Malformed(
@@ -93,8 +136,14 @@ def _local(connection: Connection, key_name: str) -> "Wallet":
             "no local stack is named",
             "give --data DIR; start one with: nitrosigner up --data DIR",
         )
+    return stack
+
+
+def _configuration(stack: LocalStack, key_name: str = "default") -> "Configuration":
+    from nitrosigner.untrusted.gateway.configuration import Configuration
+
     described = stack.described
-    configuration = Configuration(
+    return Configuration(
         signer_url=stack.url,
         pcr0=frozenset({bytes.fromhex(described.pcr0)}),
         administrator=described.administrator,
@@ -103,7 +152,6 @@ def _local(connection: Connection, key_name: str) -> "Wallet":
         kms_key_arn=described.kms_key_arn,
         default_key=key_name,
     )
-    return Wallet(configuration, connection.client(), kms=lambda: _kms(stack))
 
 
 def _kms(stack: LocalStack) -> "Kms":

@@ -6,6 +6,7 @@ document or none of it on the signer's side; here nothing is read out of it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -202,8 +203,18 @@ class ValidatorRoutes(Routes):
         return self._get("/eth2/highWatermark", wire.HighWatermark)
 
     def reload(self) -> wire.ReloadStatus:
-        """Have the signer take over what its store holds. It goes on meanwhile."""
-        return self._ask("POST", "/reload", None, wire.ReloadStatus)
+        """
+        Have the signer take over what its store holds. It goes on meanwhile.
+
+        If a reload runs already, that one's status is returned: see `running`.
+        """
+        answer = self.transport.request("POST", "/reload", b"{}")
+        if answer.status == HTTPStatus.CONFLICT:
+            try:
+                return msgspec.json.decode(answer.body, type=wire.ReloadStatus)
+            except ValueError:
+                answers.raise_verdict(answer)
+        return answers.read(answer, wire.ReloadStatus)
 
     def reload_status(self) -> wire.ReloadStatus:
         """Return how the last reload went."""
