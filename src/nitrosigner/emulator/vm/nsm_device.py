@@ -37,6 +37,9 @@ class NsmDevice:
         """Forget a request whose answer's buffer has not come yet."""
         self._request = None
 
+    def close(self) -> None:
+        """There is nothing to close."""
+
     def on_kick(self, queue: int) -> None:
         """
         Answer what is asked.

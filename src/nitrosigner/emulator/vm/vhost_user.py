@@ -84,6 +84,10 @@ class Device(Protocol):
         """Forget everything: the guest's driver has gone."""
         ...
 
+    def close(self) -> None:
+        """Close everything: the machine has gone."""
+        ...
+
 
 class VhostUser:
     """One device's socket, rings and loop."""
@@ -126,7 +130,12 @@ class VhostUser:
             return
         finally:
             self._device.reset()
+            self._device.close()
+            self.selector.close()
             self._qemu.close()
+            for descriptor in (*self._kicks, *self._calls):
+                if descriptor >= 0:
+                    os.close(descriptor)
 
     def notify(self, queue: int) -> None:
         """Tell the guest that buffers of ring *queue* were handed back."""

@@ -51,6 +51,7 @@ class VsockDevice:
         self._cid = cid
         self._parent = vsock
         self._ports = ports
+        self._listeners: list[socket.socket] = []
         self._connections: dict[tuple[int, int], Connection] = {}
         self._waiting: collections.deque[tuple[Packet, Connection | None]] = (
             collections.deque()
@@ -70,6 +71,7 @@ class VsockDevice:
         for port in self._ports:
             listener = enclave.listen(port)
             listener.setblocking(False)
+            self._listeners.append(listener)
             transport.selector.register(
                 listener,
                 selectors.EVENT_READ,
@@ -81,6 +83,11 @@ class VsockDevice:
         for connection in list(self._connections.values()):
             self._drop(connection)
         self._waiting.clear()
+
+    def close(self) -> None:
+        """Listen no more."""
+        for listener in self._listeners:
+            listener.close()
 
     def on_kick(self, queue: int) -> None:
         """
