@@ -156,7 +156,7 @@ def open_record(
     Of a validator's key only the seal is checked here. Deriving a BLS public key costs
     as much as all the rest forty times over, and the seal already says that an enclave
     of this deployment derived it when it sealed the record. `require_own_public_key`
-    is asked before the first signature instead (decision 0012).
+    is asked before the first signature instead (decision 0016).
 
     Raises:
         Refused: It is not what this deployment sealed under this name and version.
