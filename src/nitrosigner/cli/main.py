@@ -25,6 +25,7 @@ from nitrosigner.cli.manifest import manifest
 from nitrosigner.cli.output import report
 from nitrosigner.cli.sign import sign
 from nitrosigner.cli.slashing_history import slashing_history
+from nitrosigner.cli.tls import tls
 from nitrosigner.cli.validators import validators
 from nitrosigner.cli.verify import verify
 from nitrosigner.verdicts import Code, Malformed, Undecided, Verdict
@@ -61,6 +62,7 @@ def command() -> click.Group:
         manifest,
         sign,
         slashing_history,
+        tls,
         validators,
         verify,
     ):
