@@ -42,6 +42,8 @@ class Reloading:
         if self._task is not None and not self._task.done():
             return False
         self._task = asyncio.get_running_loop().create_task(self._run(), name="reload")
+        # A fault of ours is told as such by `status`; its text goes nowhere.
+        self._task.add_done_callback(lambda task: task.cancelled() or task.exception())
         return True
 
     async def close(self) -> None:
