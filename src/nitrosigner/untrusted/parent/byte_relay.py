@@ -70,6 +70,8 @@ class Pipe(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Pass on what was read."""
         self.moved += nbytes
+        pair = self.pair
+        pair.unanswered = pair.near is self  # type: ignore[union-attr] # read only in a pair
         # bytes(): newer loops keep a reference to what they cannot send at once.
         self.peer.transport.write(bytes(_buffer[:nbytes]))  # type: ignore[union-attr] # read only in a pair
 
@@ -104,12 +106,14 @@ class Pipe(asyncio.BufferedProtocol):
 class Pair:
     """Two joined connections, from when both stand until both are gone."""
 
-    __slots__ = ("_ended", "_on_end", "far", "near", "seen")
+    __slots__ = ("_ended", "_on_end", "far", "near", "seen", "unanswered")
 
     def __init__(self, near: Pipe, far: Pipe, on_end: Callable[["Pair"], None]) -> None:
         """Join *near* and *far* and let both be read."""
         self.near, self.far = near, far
         self.seen = 0
+        self.unanswered = False
+        """What came last went from near to far: an answer is outstanding."""
         self._on_end = on_end
         self._ended = False
         near.peer, far.peer = far, near
@@ -189,6 +193,11 @@ class Pairs:
             self._totals.bytes_in + sum(pair.near.moved for pair in self._living),
             self._totals.bytes_out + sum(pair.far.moved for pair in self._living),
         )
+
+    @property
+    def unanswered(self) -> int:
+        """How many pairs wait for an answer from far."""
+        return sum(pair.unanswered for pair in self._living)
 
     async def sweep(self, on_idle: Callable[[], None]) -> None:
         """Break off what stood still for a whole idle time. Runs until cancelled."""

@@ -140,6 +140,8 @@ class Configuration(_Part, frozen=True, kw_only=True):
     """Path of `state.json`."""
     metrics: Metrics | None = None
     """Absent: nowhere."""
+    control: Text | None = None
+    """The socket on which a watchdog asks that callers be let in no more."""
     limits: Limits = Limits()
 
     def allowed(self) -> frozenset[Destination]:

@@ -50,6 +50,9 @@ class Event(StrEnum):
     STORE_PERMISSIONS_MENDED = "store_permissions_mended"
     STATE_NOT_WRITTEN = "state_not_written"
     ENCLAVE_STATE = "enclave_state"
+    WATCHDOG = "watchdog"
+    WATCHDOG_RESTART = "watchdog_restart"
+    WATCHDOG_UNSURE = "watchdog_unsure"
     LIBRARY = "library"
     FAULT = "fault"
 

@@ -13,7 +13,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Any, Final, TextIO
 
 from nitrosigner.untrusted.parent.audit_log import AuditLog
 from nitrosigner.untrusted.parent.configuration import (
@@ -22,6 +22,7 @@ from nitrosigner.untrusted.parent.configuration import (
     KernelMode,
     SecretsManager,
 )
+from nitrosigner.untrusted.parent.control_socket import ControlSocket
 from nitrosigner.untrusted.parent.credentials import InstanceMetadata, RoleCredentials
 from nitrosigner.untrusted.parent.egress_proxy import EgressProxy
 from nitrosigner.untrusted.parent.event_log import Event, EventLog, LibraryRecords
@@ -35,6 +36,7 @@ from nitrosigner.untrusted.parent.state import StateFile
 from nitrosigner.untrusted.parent.tcp_relay import TcpRelay
 from nitrosigner.untrusted.parent.vsock import KernelVsock, UnixVsock, Vsock
 from nitrosigner.untrusted.parent.watermark_store import WatermarkStore
+from nitrosigner.verdicts import Code, Malformed
 from nitrosigner.wire.addresses import EGRESS_PORT, HTTPS_PORT, SERVICES_PORT
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -107,6 +109,9 @@ async def _serve(
     metrics = MetricsListener(
         lambda: page(state.current(), state.enclave_metrics, services.times)
     )
+    control = ControlSocket(
+        Path(configuration.control or ""), lambda command: _told(command, relay, log)
+    )
     keeping = loop.create_task(state.keep())
     try:
         await services.start(vsock, SERVICES_PORT)
@@ -116,6 +121,8 @@ async def _serve(
         state.listening(
             listen.address, port, relay.counts, egress.counts, services.counts
         )
+        if configuration.control is not None:
+            await control.start()
         if configuration.metrics is not None:
             where = configuration.metrics
             shown = await metrics.start(where.address, where.port)
@@ -127,6 +134,7 @@ async def _serve(
         log(Event.DRAINING, seconds=limits.drain_seconds)
     finally:
         state.stopping()
+        await control.stop()
         # The callers' door first: the enclave needs the others to finish its answers.
         await relay.stop(limits.drain_seconds)
         await services.stop(limits.drain_seconds)
@@ -136,6 +144,25 @@ async def _serve(
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)
         await state.write()
+
+
+async def _told(command: str, relay: TcpRelay, log: EventLog) -> dict[str, Any]:
+    """Do what the watchdog asks, and say how many answers are outstanding."""
+    match command:
+        case "status":
+            pass
+        case "drain":
+            log(Event.DRAINING)
+            relay.pause()
+        case "resume":
+            await relay.resume()
+        case _:
+            raise Malformed(
+                Code.MALFORMED_REQUEST,
+                "there is no such command",
+                "commands: status, drain, resume",
+            )
+    return {"letting_in": relay.letting_in, "unanswered": relay.unanswered}
 
 
 def open_store(configuration: Configuration, log: EventLog) -> RecordStore:

@@ -60,6 +60,7 @@ class TcpRelay:
         self._pairs = Pairs(self._totals, limits.idle_seconds)
         self._joining: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
+        self._where: tuple[str, int] | None = None
         self._sweep: asyncio.Task[None] | None = None
         self._enclave_absent = False
 
@@ -70,9 +71,16 @@ class TcpRelay:
         Raises:
             Undecided: The address cannot be listened on.
         """
-        loop = asyncio.get_running_loop()
+        bound = await self._listen(address, port)
+        self._where = (address, bound)
+        self._sweep = asyncio.get_running_loop().create_task(
+            self._pairs.sweep(lambda: self._log(Event.RELAY_IDLE))
+        )
+        return bound
+
+    async def _listen(self, address: str, port: int) -> int:
         try:
-            self._server = await loop.create_server(
+            self._server = await asyncio.get_running_loop().create_server(
                 lambda: _Caller(self), address, port, backlog=BACKLOG
             )
         except (OSError, OverflowError) as error:
@@ -81,11 +89,29 @@ class TcpRelay:
                 f"{address} port {port} cannot be listened on",
                 "choose another port, or stop what listens there",
             ) from error
-        self._sweep = loop.create_task(
-            self._pairs.sweep(lambda: self._log(Event.RELAY_IDLE))
-        )
         bound: int = self._server.sockets[0].getsockname()[1]
         return bound
+
+    @property
+    def unanswered(self) -> int:
+        """How many callers wait for an answer, those being joined included."""
+        return self._pairs.unanswered + len(self._joining)
+
+    @property
+    def letting_in(self) -> bool:
+        """Whether new callers are let in."""
+        return self._server is not None
+
+    def pause(self) -> None:
+        """Let nobody new in; those inside stay."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    async def resume(self) -> None:
+        """Let callers in again, where they were. Raise `Undecided` if that fails."""
+        if self._server is None and self._where is not None:
+            await self._listen(*self._where)
 
     def counts(self) -> RelayCounts:
         """Return what happened so far."""

@@ -1,0 +1,121 @@
+"""
+Judges one enclave's answers, from its start to its end. Time is an argument.
+
+It must not be restarted because something else is down: a boot that waits for KMS and
+says so, or an enclave whose store is away, would only lose time. What says nothing at
+all, or has ended, is started again.
+"""
+
+from enum import StrEnum, unique
+from typing import Final, final
+
+from nitrosigner.untrusted.parent.enclave_health import Health
+from nitrosigner.untrusted.parent.watchdog_configuration import Probe
+
+_CERTIFICATE: Final = "certificate"
+
+
+@unique
+class Phase(StrEnum):
+    """Where things stand."""
+
+    STOPPED = "stopped"
+    STARTING = "starting"
+    BOOTING = "booting"
+    SERVING = "serving"
+    DEGRADED = "degraded"
+    """It answers, and says that it is not ready."""
+    SILENT = "silent"
+    """It has missed an answer, not yet too many."""
+    DRAINING = "draining"
+    BACKING_OFF = "backing_off"
+
+
+@unique
+class Reason(StrEnum):
+    """Why the enclave was started again. Closed list."""
+
+    NONE = ""
+    START_FAILED = "start_failed"
+    ENDED = "ended"
+    NO_BOOT = "no_boot"
+    SILENT = "silent"
+    DEGRADED = "degraded"
+    CERTIFICATE = "certificate"
+    """It will end soon; a restart makes a new one."""
+    ASKED = "asked"
+
+
+class Restart(Exception):
+    """The enclave has to be started again. The text is a sentence for the log."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        """Say why."""
+        super().__init__(message)
+        self.reason: Final = reason
+        self.message: Final = message
+
+    @property
+    def planned(self) -> bool:
+        """It works; callers should not notice."""
+        return self.reason in {Reason.ASKED, Reason.CERTIFICATE}
+
+
+@final
+class Vigil:
+    """One enclave's."""
+
+    def __init__(self, told: Probe, began: float) -> None:
+        """Begin at *began*, on the same clock as all that follow."""
+        self._told = told
+        self._heard = began
+        self._answered = False
+        self._silent = 0
+        self._unready_since: float | None = None
+        self._ready_since: float | None = None
+
+    def ready_for(self, now: float) -> float:
+        """Return for how many seconds it has been ready without a break."""
+        return 0.0 if self._ready_since is None else now - self._ready_since
+
+    def judge(self, now: float, health: Health, *, reports: bool) -> Phase:
+        """
+        Take one answer, or silence.
+
+        Args:
+            now: Seconds, monotonic.
+            health: What was answered.
+            reports: The enclave reported of its boot to the parent lately.
+
+        Raises:
+            Restart: It has to be started again.
+        """
+        if not health.reached:
+            return self._silence(now, reports=reports)
+        self._answered, self._silent = True, 0
+        if not health.ready:
+            self._ready_since = None
+            if self._unready_since is None:
+                self._unready_since = now
+            if now - self._unready_since > self._told.degraded_seconds:
+                raise Restart(Reason.DEGRADED, "it was not ready for too long")
+            return Phase.DEGRADED
+        self._unready_since = None
+        if self._ready_since is None:
+            self._ready_since = now
+        if not health.checks.get(_CERTIFICATE, True):
+            raise Restart(Reason.CERTIFICATE, "its certificate ends soon")
+        return Phase.SERVING
+
+    def _silence(self, now: float, *, reports: bool) -> Phase:
+        self._ready_since = None
+        if self._answered:
+            self._silent += 1
+            if self._silent >= self._told.silent_times:
+                raise Restart(Reason.SILENT, f"{self._silent} times without an answer")
+            return Phase.SILENT
+        if reports:
+            self._heard = now
+        if now - self._heard > self._told.boot_seconds:
+            raise Restart(Reason.NO_BOOT, "no answer, and no report of its boot")
+        return Phase.BOOTING
