@@ -30,7 +30,11 @@ def stack(
     image = request.config.getoption("--image")
     running = RunningStack.start(
         tmp_path_factory.mktemp("stack") / "data",
-        options=("--vm", "--image", image, "--memory", "256") if image else (),
+        options=(
+            ("--vm", "--image", image, "--memory", "256", "--preset", "minimal")
+            if image
+            else ()
+        ),
         deadline=200 if image else START_DEADLINE,
     )
     try:

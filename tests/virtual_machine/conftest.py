@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from nitrosigner.emulator.running_stack import RunningStack, wait_until
+from nitrosigner.emulator.running_stack import RunningStack
 from nitrosigner.emulator.stack_programs import PARENT_ROLE
 from nitrosigner.emulator.supervisor import tethered
 from nitrosigner.emulator.vsock import socket_path
@@ -44,6 +45,11 @@ def qemu_of(stack: RunningStack) -> int:
 @pytest.fixture
 def qemu(stack: RunningStack) -> Callable[[], int]:
     return lambda: qemu_of(stack)
+
+
+@pytest.fixture
+def kill_now() -> Callable[[int], None]:
+    return lambda pid: os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture
@@ -102,11 +108,3 @@ def beside(
             shutil.rmtree(run, ignore_errors=True)
 
     return boot
-
-
-@pytest.fixture
-def ready_again(stack: RunningStack) -> Callable[[Callable[[], bool]], None]:
-    def wait(check: Callable[[], bool]) -> None:
-        wait_until(check, "the machine is ready again", 60)
-
-    return wait
