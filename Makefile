@@ -3,7 +3,7 @@ SHELL  := /bin/bash
 PYTHON ?= python3
 BIN    := .venv/bin
 
-.PHONY: demo test check lint types imports bench test-clients image test-vm lock lock-image clean
+.PHONY: demo test check lint types imports bench test-clients image synth test-vm lock lock-image clean
 .DEFAULT_GOAL := check
 
 .venv/ready: requirements/dev.txt pyproject.toml
@@ -40,6 +40,9 @@ test-clients: .venv/ready  ## a real EVM node, web3.py, viem and ethers against 
 
 image: .venv/ready       ## the enclave image: build/image/enclave.eif and its measurements
 	$(BIN)/python -m nitrosigner.image.build --output build/image
+
+synth: .venv/ready       ## the AWS stacks as templates in cdk.out/; needs Node.js, no account, no Docker
+	$(BIN)/python -m nitrosigner.infrastructure.app
 
 test-vm: .venv/ready     ## the image in a virtual machine, with every flow run through it
 	bash tests/virtual_machine/run.sh

@@ -1,0 +1,1 @@
+"""The AWS stacks, by the CDK: both jobs, locked down before the first key exists."""

@@ -1,0 +1,108 @@
+"""
+What the programs on an instance are told, as one JSON document in user data.
+
+Nothing in it is secret and nothing in it decides what is signed: that is the manifest,
+which the enclave checks. Each part is read by its program's own strict reader.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from aws_cdk import Aws
+
+from nitrosigner.infrastructure import fleet
+from nitrosigner.infrastructure.entrance import PARENT_PORT
+from nitrosigner.infrastructure.settings import Plan
+from nitrosigner.infrastructure.stores import ValidatorStores, WalletStores
+
+STATE: Final = "/var/lib/nitrosigner/state.json"
+AUDIT: Final = "/var/log/nitrosigner/audit/audit.jsonl"
+LOGS: Final = ("parent", "watchdog", "lifecycle")
+AUDIT_ROTATION: Final = 100 * 1024 * 1024
+DRAIN_SECONDS: Final = 60.0
+"""Below the unit's TimeoutStopSec and the hook's time."""
+ENCLAVE_CID: Final = 16
+
+
+def deployed(
+    plan: Plan,
+    *,
+    stores: WalletStores | ValidatorStores,
+    group_name: str,
+    init_flag: str,
+    log_groups: Mapping[str, str],
+) -> dict[str, Any]:
+    """
+    Return the document. Its values may be references that CloudFormation fills in.
+
+    Args:
+        plan: The stack.
+        stores: Where records lie.
+        group_name: Of the Auto Scaling group.
+        init_flag: Name of the parameter that says that keys are there.
+        log_groups: For each program, and for `audit`.
+    """
+    return {
+        "parent": _parent(plan, stores),
+        "watchdog": _watchdog(plan),
+        "lifecycle": {
+            "region": Aws.REGION,
+            "group": group_name,
+            "launching_hook": fleet.LAUNCHING_HOOK,
+            "terminating_hook": fleet.TERMINATING_HOOK,
+            "init_flag": init_flag,
+            "port": PARENT_PORT,
+        },
+        "allocator": {
+            "memory_mib": plan.chosen.enclave_memory,
+            "cpu_count": plan.chosen.enclave_processors,
+        },
+        "cloudwatch-agent": _cloudwatch_agent(log_groups),
+    }
+
+
+def _parent(plan: Plan, stores: WalletStores | ValidatorStores) -> dict[str, Any]:
+    settings: dict[str, Any] = {
+        "listen": {"address": "0.0.0.0", "port": PARENT_PORT},
+        "vsock": {"kind": "vsock", "enclave_cid": ENCLAVE_CID},
+        "region": Aws.REGION,
+        "audit": {"path": AUDIT, "rotate_bytes": AUDIT_ROTATION},
+        "state": STATE,
+        "limits": {"drain_seconds": DRAIN_SECONDS},
+    }
+    if isinstance(stores, WalletStores):
+        settings["store"] = {"kind": "secrets_manager", "prefix": stores.prefix}
+    else:
+        items = {"kind": "dynamodb", "deployment": plan.deployment}
+        settings["store"] = {**items, "table": stores.records.table_name}
+        settings["watermarks"] = {**items, "table": stores.watermarks.table_name}
+    return settings
+
+
+def _watchdog(plan: Plan) -> dict[str, Any]:
+    return {
+        "image": "/opt/nitrosigner/enclave.eif",
+        "memory_mib": plan.chosen.enclave_memory,
+        "cpu_count": plan.chosen.enclave_processors,
+        "enclave_cid": ENCLAVE_CID,
+        "debug": plan.debug,
+    }
+
+
+def _cloudwatch_agent(log_groups: Mapping[str, str]) -> dict[str, Any]:
+    def followed(path: str, group: str) -> dict[str, Any]:
+        return {
+            "file_path": path,
+            "log_group_name": group,
+            "log_stream_name": "{instance_id}",
+        }
+
+    files = [
+        followed(f"/var/log/nitrosigner/{name}.log", log_groups[name]) for name in LOGS
+    ]
+    files.append(followed(f"{AUDIT}*", log_groups["audit"]))
+    files.append(followed("/var/log/cloud-init-output.log", log_groups["installation"]))
+    return {
+        "agent": {"region": Aws.REGION, "logfile": "/var/log/cloudwatch-agent.log"},
+        "logs": {"logs_collected": {"files": {"collect_list": files}}},
+    }

@@ -1,0 +1,1 @@
+"""What runs on an instance: unit files, the installer, and how it is told."""

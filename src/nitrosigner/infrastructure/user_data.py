@@ -1,0 +1,44 @@
+"""
+User data: the short script that fetches, checks and hands over.
+
+EC2 takes 16 KiB of it. What it fetches it knows by SHA-256, from this synthesis: an
+object that somebody changed in the bucket is not run.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+MAX_USER_DATA: Final = 16 * 1024
+INSTANCE: Final = Path(__file__).with_name("instance")
+PACKAGES: Final = ("aws-nitro-enclaves-cli", "python3.11", "amazon-cloudwatch-agent")
+CONTAINER_PACKAGES: Final = ("docker",)
+_PLACEHOLDER: Final = re.compile(r"@([A-Z0-9_]+)@")
+
+
+def script(values: Mapping[str, str]) -> str:
+    """
+    Return the script with *values* filled in.
+
+    Every placeholder needs a value and every value a placeholder; a mistake here would
+    show only on an instance that nobody can log in to.
+    """
+    text = (INSTANCE / "user_data.sh").read_text()
+    # The comment at the top speaks of placeholders and is none.
+    wanted = set(_PLACEHOLDER.findall(text)) - {"NAMES"}
+    if wanted != values.keys():
+        msg = f"user data and its values differ: {sorted(wanted ^ values.keys())}"
+        raise AssertionError(msg)
+    return _PLACEHOLDER.sub(
+        lambda found: values.get(found[1], found[0]), text
+    ).removeprefix("#!/bin/bash\n")
+
+
+def beside() -> list[tuple[str, bytes, bool]]:
+    """Return what travels in the parent's archive beside its packages."""
+    return [
+        (f"instance/{path.name}", path.read_bytes(), path.suffix == ".sh")
+        for path in sorted(INSTANCE.iterdir())
+        if path.is_file() and path.name not in ("user_data.sh", "__init__.py")
+    ]

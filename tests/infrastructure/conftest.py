@@ -1,0 +1,119 @@
+"""One synthesis of all four stacks for the whole session: jsii is slow to start."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ADMINISTRATORS = {
+    "devNitroWalletEth": "1d" * 32,
+    "prodNitroWalletEth": "a1" * 32,
+    "devNitroValidator": "2d" * 32,
+    "prodNitroValidator": "a2" * 32,
+}
+PCR0, PREVIOUS = "ab" * 48, "cd" * 48
+NODE = "Node.js is not installed"
+
+
+@dataclass(frozen=True)
+class Synthesized:
+    """What one run of the app wrote."""
+
+    folder: Path
+
+    def template(self, stack: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(
+            (self.folder / f"{stack}.template.json").read_text()
+        )
+        return found
+
+    def resources(self, stack: str, kind: str) -> dict[str, dict[str, Any]]:
+        return {
+            name: resource
+            for name, resource in self.template(stack)["Resources"].items()
+            if resource["Type"] == kind
+        }
+
+    def only(self, stack: str, kind: str) -> dict[str, Any]:
+        (found,) = self.resources(stack, kind).values()
+        return found
+
+    def named(self, stack: str, kind: str, part: str) -> dict[str, Any]:
+        (found,) = (
+            resource
+            for name, resource in self.resources(stack, kind).items()
+            if name.startswith(part)
+        )
+        return found
+
+
+def settings_of(**changed: Any) -> Any:
+    from nitrosigner.infrastructure import settings
+
+    stacks = {
+        name: {"administrator": administrator}
+        for name, administrator in ADMINISTRATORS.items()
+    }
+    return settings.parse(json.dumps({"stacks": stacks, **changed}).encode())
+
+
+def no_wheels(program: Any, machine: Any, folder: Path) -> None:
+    """Stand in for pip: the archives hold our own source only."""
+    del program, machine
+    folder.mkdir()
+
+
+def synthesize(folder: Path, chosen: Any, image: Any) -> Synthesized:
+    from aws_cdk import App
+
+    from nitrosigner.infrastructure import settings
+    from nitrosigner.infrastructure.assets import Assets
+    from nitrosigner.infrastructure.synthesis import add_stacks
+
+    out = folder / "cdk.out"
+    app = App(outdir=str(out), analytics_reporting=False)
+    plans = settings.plans(chosen, measured=image.eif is not None)
+    add_stacks(app, plans, Assets(image, folder / "build", wheels=no_wheels))
+    app.synth()
+    return Synthesized(out)
+
+
+@pytest.fixture(scope="session")
+def node() -> None:
+    if shutil.which("node") is None:
+        # On a build machine its absence would hide every test below.
+        if os.environ.get("CI") == "true":
+            pytest.fail(NODE)
+        pytest.skip(NODE)
+    from nitrosigner.infrastructure.app import OLD_NODES
+
+    os.environ.setdefault("JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION", OLD_NODES)
+
+
+@pytest.fixture(scope="session")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    from nitrosigner.infrastructure.measured_image import MeasuredImage
+    from nitrosigner.infrastructure.settings import Architecture
+
+    eif = tmp_path_factory.mktemp("image") / "enclave.eif"
+    eif.write_bytes(b"stands for an image")
+    return MeasuredImage(eif, PCR0, [PREVIOUS], None, Architecture.X86_64)
+
+
+@pytest.fixture(scope="session")
+def synthesized(
+    node: None, image: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Synthesized]:
+    del node
+    yield synthesize(tmp_path_factory.mktemp("stacks"), settings_of(), image)
+
+
+@pytest.fixture(params=list(ADMINISTRATORS))
+def stack(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
