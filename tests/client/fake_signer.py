@@ -10,9 +10,11 @@ import base64
 import contextlib
 import datetime as dt
 import hashlib
+import importlib.util
 import json
 import socket
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -35,6 +37,21 @@ from nitrosigner.emulator.nitro_pki import NitroPki
 from nitrosigner.emulator.nsm import EmulatedNsm, initial_pcrs
 from nitrosigner.wire import import_wrapping
 from nitrosigner.wire import statement as statements
+
+
+def _sibling(name: str) -> Any:
+    full = f"nitrosigner_tests_{name}"
+    if full not in sys.modules:
+        path = Path(__file__).with_name(f"{name}.py")
+        spec = importlib.util.spec_from_file_location(full, path)
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[full] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[full])
+    return sys.modules[full]
+
+
+validators = _sibling("fake_validators")
 
 DEPLOYMENT = "test"
 ADMINISTRATOR = "ad" * 32
@@ -129,6 +146,7 @@ class FakeSigner:
     named_authority: bytes | None = None
     health: dict[str, Any] = field(default_factory=dict)
     kms_decrypt: Callable[[bytes], bytes] | None = None
+    validators: Any = field(default_factory=validators.FakeValidators)
 
     def __post_init__(self) -> None:
         self.ca = make_certificate("fake authority", ca=True)
@@ -266,6 +284,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._handle("POST")
 
+    def do_DELETE(self) -> None:
+        self._handle("DELETE")
+
     def _handle(self, method: str) -> None:
         signer = self.server.signer
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
@@ -318,8 +339,11 @@ class _Handler(BaseHTTPRequestHandler):
                 return
         if not authenticated:
             raise Problem(403, "unauthenticated", "no credential")
+        parts = [unquote(part) for part in url.path.strip("/").split("/")]
+        if validators.route(self, Problem, method, parts, query, body):
+            return
         sent = json.loads(body) if body else {}
-        match method, *[unquote(part) for part in url.path.strip("/").split("/")]:
+        match method, *parts:
             case "GET", "api", "v1", "keys":
                 after = query.get("after", [""])[0]
                 names = sorted(name for name in signer.described if name > after)

@@ -158,7 +158,7 @@ class JsonStream:
             raise _malformed("a member of an object has no name")
         try:
             return msgspec.json.decode(self.value(), type=str)
-        except msgspec.DecodeError:
+        except ValueError:
             raise _malformed("a name is no string") from None
 
     def _end_of(self, form: re.Pattern[bytes]) -> int:

@@ -275,7 +275,7 @@ def _read_backup(file: Path) -> Backup:
         return msgspec.json.decode(
             read_file(file, "the backup", MAX_BACKUP), type=Backup
         )
-    except msgspec.DecodeError:
+    except ValueError:
         raise Malformed(
             Code.USAGE,
             f"{file} is no backup of nitrosigner",
