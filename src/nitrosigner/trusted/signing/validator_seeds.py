@@ -10,6 +10,7 @@ keys that nobody can find again. For other languages the 64 byte seed can be giv
 
 import hashlib
 import unicodedata
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import Final
@@ -33,7 +34,8 @@ _ROUNDS: Final = 2048
 _SALT: Final = b"mnemonic"
 _PURPOSE: Final = 12381
 _ETHEREUM: Final = 3600
-_NUMBERS: Final = {word.encode(): number for number, word in enumerate(WORDS)}
+_WORDS: Final = [word.encode() for word in WORDS]
+"""In alphabetical order, as the standard has them."""
 
 
 def new_mnemonic(entropy: SecretBytes) -> SecretBytes:
@@ -42,7 +44,7 @@ def new_mnemonic(entropy: SecretBytes) -> SecretBytes:
     phrase = bytearray(MAX_PHRASE)
     length = 0
     for at in range(24):
-        word = WORDS[_eleven_bits(entropy.buffer, checksum, at)].encode()
+        word = _WORDS[_eleven_bits(entropy.buffer, checksum, at)]
         phrase[length : length + len(word)] = word
         length += len(word)
         phrase[length : length + 1] = b" "
@@ -139,12 +141,8 @@ def _require_checksum(text: bytearray, words: list[tuple[int, int]]) -> None:
     bits = 11 * len(words)
     entropy_bits = bits * 32 // 33
     with SecretBytes.zeros((bits + 7) // 8) as packed:
-        view = memoryview(text).toreadonly()
         for place, (start, stop) in enumerate(words):
-            # Looked up by a view: no copy of the word is made.
-            number = _NUMBERS.get(view[start:stop])  # type: ignore[call-overload]  # it hashes and compares as its bytes
-            if number is None:
-                raise _malformed()
+            number = _number(text, start, stop)
             for bit in range(11):
                 if number >> (10 - bit) & 1:
                     where = 11 * place + bit
@@ -155,6 +153,22 @@ def _require_checksum(text: bytearray, words: list[tuple[int, int]]) -> None:
             given = packed.buffer[where // 8] >> (7 - where % 8) & 1
             if given != digest[bit // 8] >> (7 - bit % 8) & 1:
                 raise _malformed()
+
+
+def _number(text: bytearray, start: int, stop: int) -> int:
+    """Return the place of a word in the list, letter by letter: no copy is made."""
+    low, high = 0, len(_WORDS)
+    for at in range(start, stop):
+
+        def letter(word: bytes, place: int = at - start) -> int:
+            return word[place] if place < len(word) else -1
+
+        low = bisect_left(_WORDS, text[at], low, high, key=letter)
+        high = bisect_right(_WORDS, text[at], low, high, key=letter)
+    # Of all that begin with these letters the word itself is the first.
+    if low == high or len(_WORDS[low]) != stop - start:
+        raise _malformed()
+    return low
 
 
 def _salt(text: bytearray, end: int) -> SecretBytes:

@@ -5,7 +5,7 @@ import base64
 from typing import Any
 
 import pytest
-from py_ecc.bls import G2ProofOfPossession as oracle
+from py_ecc.bls import G2ProofOfPossession
 
 from nitrosigner.trusted.enclave.permit import Permit
 from nitrosigner.trusted.enclave.validator_keys_port import NO_HISTORY
@@ -23,7 +23,7 @@ from nitrosigner.wire.manifest_validators import Validators
 
 SECRETS = [bytes([0, n]) + bytes(29) + bytes([n]) for n in range(1, 40)]
 SECRET = SECRETS[0]
-PUBLIC_KEY = oracle.SkToPk(int.from_bytes(SECRET, "big"))
+PUBLIC_KEY = G2ProofOfPossession.SkToPk(int.from_bytes(SECRET, "big"))
 NAME = "0x" + PUBLIC_KEY.hex()
 ROOT = "0x4b363db94e286120d76eb905340fdd4e54bfe9f06bf33ff6cf5ad27f511bfe95"
 DIGEST = bytes(32)
@@ -49,7 +49,7 @@ def wrapped(running: Any, secret: bytes, name: str, **changes: Any) -> str:
 
 
 def named(secret: bytes) -> str:
-    return "0x" + oracle.SkToPk(int.from_bytes(secret, "big")).hex()
+    return "0x" + G2ProofOfPossession.SkToPk(int.from_bytes(secret, "big")).hex()
 
 
 async def imported(
@@ -110,7 +110,7 @@ def test_an_imported_key_attests_once_per_epoch_also_after_a_restart(
         )
         signature = await vote(running, 5)
         duty = read_duty(attestation(5), running.validators.network)
-        assert oracle.Verify(PUBLIC_KEY, duty.signing_root, signature)
+        assert G2ProofOfPossession.Verify(PUBLIC_KEY, duty.signing_root, signature)
         return signature
 
     async def second(running: Any) -> bytes:
@@ -131,7 +131,7 @@ def test_a_key_made_inside_votes(lab: Any, vp: Any) -> None:
         made = await running.validators.create()
         duty = read_duty(attestation(1), running.validators.network)
         signature = await vote(running, 1, made.name)
-        assert oracle.Verify(
+        assert G2ProofOfPossession.Verify(
             bytes.fromhex(made.public_key[2:]), duty.signing_root, signature
         )
         assert (await running.validators.create()).name != made.name
@@ -476,7 +476,7 @@ def test_a_batch_has_a_verdict_for_each_permit(lab: Any, vp: Any) -> None:
             (outcome for outcome in outcomes if not isinstance(outcome, Verdict)),
             strict=True,
         ):
-            assert oracle.Verify(
+            assert G2ProofOfPossession.Verify(
                 bytes.fromhex(name[2:]), duty.signing_root, bytes(signature)
             )
         assert await validators.sign_many([]) == []
