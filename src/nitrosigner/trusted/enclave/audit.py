@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import hashlib
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Literal
 
 import msgspec
@@ -109,6 +109,21 @@ class Facts(msgspec.Struct, gc=False):
     outcome: Outcome = "done"
     code: str = ""
     at: str = ""
+
+
+def about_many(facts: Facts, names: Sequence[str]) -> list[Facts]:
+    """
+    Return *facts* about many keys, in as many events as it takes.
+
+    Args:
+        facts: What holds of all of them.
+        names: The keys'; empty where a caller named none of ours.
+    """
+    some = [names[start : start + MAX_KEYS] for start in range(0, len(names), MAX_KEYS)]
+    return [
+        msgspec.structs.replace(facts, keys=tuple(filter(None, few)), count=len(few))
+        for few in some
+    ]
 
 
 class AuditTrail:

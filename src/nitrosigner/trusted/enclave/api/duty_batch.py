@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 
 from nitrosigner.trusted.enclave.api import duties
-from nitrosigner.trusted.enclave.audit import MAX_KEYS, Facts
+from nitrosigner.trusted.enclave.audit import Facts, about_many
 from nitrosigner.trusted.enclave.calls import Call, read, settle
 from nitrosigner.trusted.enclave.http_messages import Response, encode_json
 from nitrosigner.trusted.enclave.permit import Permit
@@ -204,7 +204,7 @@ def _verdict(one: _Wanted) -> Verdict:
 
 
 def _recorded(call: Call, part: _Part, seconds: float) -> Iterable[Facts]:
-    """Count a part, and return its events: one for at most MAX_KEYS verdicts alike."""
+    """Count a part, and return its events: one for many verdicts alike."""
     counted = call.job.counted
     alike: dict[str, list[_Wanted]] = {}
     for one in part.wanted:
@@ -216,15 +216,8 @@ def _recorded(call: Call, part: _Part, seconds: float) -> Iterable[Facts]:
                 counted.said(_verdict(one))
         else:
             counted.signed(part.facts.duty, seconds, len(group))
-        for start in range(0, len(group), MAX_KEYS):
-            some = group[start : start + MAX_KEYS]
-            facts = msgspec.structs.replace(
-                part.facts,
-                # Names that nobody here has are the caller's invention.
-                keys=tuple(one.name for one in some if one.name),
-                count=len(some),
-                outcome="signed",
-            )
+        for facts in about_many(part.facts, [one.name for one in group]):
+            facts.outcome = "signed"
             if code:
-                settle(facts, _verdict(some[0]))
+                settle(facts, _verdict(group[0]))
             yield facts

@@ -18,7 +18,7 @@ from nitrosigner.trusted.enclave.api.slashing_history import (
     of_one,
     public_key_of,
 )
-from nitrosigner.trusted.enclave.audit import MAX_KEYS, Facts
+from nitrosigner.trusted.enclave.audit import Facts, about_many
 from nitrosigner.trusted.enclave.calls import Call, read, settle
 from nitrosigner.trusted.enclave.http_messages import Response, encode_json, ok
 from nitrosigner.trusted.enclave.routing import Route
@@ -152,7 +152,8 @@ async def derive(call: Call) -> Response:
         raise
     call.facts.remove(facts)
     keys = [imported.key for imported in derived.keys]
-    call.facts += many(facts, [key.name for key in keys])
+    facts.outcome = "done"
+    call.facts += about_many(facts, [key.name for key in keys])
     body = validator_api.DerivedValidators(
         keys=keys,
         backup=base64.b64encode(derived.backup).decode() if derived.backup else None,
@@ -183,19 +184,6 @@ async def delete(call: Call) -> Response:
 def seed_of(seed: validator_api.Seed) -> WrappedSeed:
     """Return the seed of a request as the port has it."""
     return WrappedSeed(form=seed.form, wrapped=seed.wrapped)
-
-
-def many(facts: Facts, names: list[str]) -> list[Facts]:
-    """Return *facts* as done, for all of *names*, in as many events as it takes."""
-    return [
-        msgspec.structs.replace(
-            facts,
-            outcome="done",
-            keys=tuple(names[start : start + MAX_KEYS]),
-            count=len(names[start : start + MAX_KEYS]),
-        )
-        for start in range(0, len(names), MAX_KEYS)
-    ]
 
 
 def _begin_import(call: Call, verb: str) -> Facts:
