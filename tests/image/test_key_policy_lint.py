@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -303,6 +304,28 @@ WITHOUT_DENIES: list[tuple[str, dict[str, Any], tuple[str, str]]] = [
             }
         ),
         ("error", "any-administrator"),
+    ),
+    (
+        "some administrator",
+        allow(
+            Condition={
+                "StringEqualsIgnoreCase": {KEY: IMAGE},
+                "Null": {"kms:EncryptionContext:administrator": "false"},
+            }
+        ),
+        ("error", "any-administrator"),
+    ),
+    (
+        "an instance with a TPM",
+        allow(
+            Condition=attested(
+                StringEquals={
+                    **CONTEXT,
+                    "kms:RecipientAttestation:NitroTPMPCR4": "12" * 48,
+                }
+            )
+        ),
+        ("error", "attestation-optional"),
     ),
     (
         "an administrator, no deployment",
@@ -613,6 +636,36 @@ def test_a_denied_image_beside_a_good_one_is_named() -> None:
     assert NEXT[:12] in finding.sentence
 
 
+def test_pcr0_and_image_sha384_are_one_register() -> None:
+    """Allowed by the one key, denied by the other."""
+    parsed = policy()
+    for image, expected in ((IMAGE, set()), (NEXT, {("error", "image-locked-out")})):
+        for sid in ("EnclaveMakesVaultKey", "EnclaveOpensVaultAndImportedKeys"):
+            condition = statement(parsed, sid)["Condition"]
+            condition["StringEqualsIgnoreCase"] = {f"{PCR}0": image}
+        assert rules_of(parsed) == expected
+
+
+def deny(condition: dict[str, Any]) -> dict[str, Any]:
+    return allow("kms:*", Effect="Deny", Principal="*", Condition=condition)
+
+
+def test_a_deny_of_zeros_names_zeros_and_is_no_fault() -> None:
+    parsed = policy()
+    parsed["Statement"].append(deny({"StringEquals": {KEY: ZERO}}))
+    assert rules_of(parsed) == set()
+
+
+def test_a_deny_that_is_not_understood_is_taken_never_to_apply() -> None:
+    network = {"NotIpAddress": {"aws:SourceIp": "10.0.0.0/8"}}
+    parsed = policy()
+    parsed["Statement"].append(deny(network))
+    assert rules_of(parsed) == {("warning", "not-evaluated")}
+    no_denies(parsed)
+    parsed["Statement"] += [deny(network), allow()]
+    assert ("error", "no-attestation") in rules_of(parsed)
+
+
 def test_a_deny_over_several_keys_is_followed_through() -> None:
     """It denies only what lacks both; a context alone gets past it."""
     parsed = policy()
@@ -657,3 +710,11 @@ def test_findings_come_with_the_worst_first() -> None:
     severities = [one.severity for one in lint(json.dumps(reference_template()))]
     order = [Severity.ERROR, Severity.WARNING, Severity.NOTE]
     assert severities == sorted(severities, key=order.index)
+
+
+def test_every_rule_is_explained_in_the_operations_guide() -> None:
+    guide = (Path(__file__).parents[2] / "docs/operations/key-policy.md").read_text()
+    rules = {row[2][1] for row in (*WITHOUT_DENIES, *CHANGED)} - {""}
+    rules |= {one.rule for one in lint(json.dumps(reference_template()))}
+    rules |= {"nobody-opens", "final", "not-judged", "debug-enclave"}
+    assert {rule for rule in rules if f"`{rule}`" not in guide} == set()

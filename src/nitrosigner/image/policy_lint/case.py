@@ -89,8 +89,9 @@ class Case:
         return Finding(rule, severity, sid, sentence, remedy, witness.text)
 
     def no_document(self) -> Fixed:
-        """Fix a request without an attestation document."""
-        return dict.fromkeys(self.search.attestation_keys(), (None,))
+        """Fix a request without an enclave's document; it may be a TPM's."""
+        keys = self.search.attestation_keys()
+        return dict.fromkeys((one for one in keys if not one.startswith(_TPM)), (None,))
 
     def document_of(self, image: str, *, signer: str | None = None) -> Fixed:
         """

@@ -24,7 +24,7 @@ _MEASURED: Final = (
     "allow it under StringEqualsIgnoreCase kms:RecipientAttestation:ImageSha384 only; "
     "nitrosigner image policy writes such a policy"
 )
-_WITHOUT: Final = "without an attestation document"
+_WITHOUT: Final = "without an enclave's attestation document"
 
 
 def opening_rules(case: Case) -> Iterator[Finding]:
