@@ -2,7 +2,7 @@
 What makes two images differ, named by the file: for whoever reviews a new PCR0.
 
 Says what is different in what is *measured* (kernel, command line, ramdisks) apart from
-what is not (metadata, signature, defaults of memory and vCPUs). When every file of a
+what is not (metadata, defaults of memory and vCPUs). When every file of a
 ramdisk is the same and its bytes are not, that is said too: then the packing differs.
 """
 
@@ -64,7 +64,7 @@ class ImageDifference:
     """Before and after, if they differ."""
     ramdisks: tuple[RamdiskDifference, ...]
     unmeasured: tuple[str, ...]
-    """What differs and is in no measurement of the code."""
+    """What differs and is in no measurement."""
 
     @property
     def same(self) -> bool:
@@ -145,8 +145,6 @@ def _ramdisks(before: Eif, after: Eif) -> Iterator[RamdiskDifference]:
 def _unmeasured(before: Eif, after: Eif) -> Iterator[str]:
     if before.metadata != after.metadata:
         yield "metadata"
-    if (before.signature is None) != (after.signature is None):
-        yield "one is signed, the other is not"
     if before.header.memory != after.header.memory:
         yield "default memory"
     if before.header.vcpus != after.header.vcpus:
