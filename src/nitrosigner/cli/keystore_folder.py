@@ -9,7 +9,7 @@ is an error, because a validator that is silently missing costs money.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -46,7 +46,7 @@ class Found:
 
 
 class _Shape(msgspec.Struct):
-    crypto: msgspec.Raw | None = None
+    crypto: Any = None
 
 
 def find(folder: Path) -> Found:
