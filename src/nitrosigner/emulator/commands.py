@@ -110,9 +110,10 @@ def up(
 @click.option("--json", "as_json", is_flag=True, help="One JSON object at the end.")
 def demo(data: Path | None, *, as_json: bool) -> None:
     """
-    Show the wallet job for real on this machine, and three attacks that fail.
+    Show both jobs for real on this machine, and what is refused.
 
-    Ends with the signed transaction of AWS's own example. EMULATED: no Nitro hardware.
+    A wallet signs the transaction of AWS's own example; a validator votes, and is kept
+    from being slashed. EMULATED: no Nitro hardware.
     """
     from nitrosigner.emulator.demo import show
 

@@ -1,5 +1,5 @@
 """
-`nitrosigner demo`: the wallet job for real on this machine, step by step.
+`nitrosigner demo`: both jobs for real on this machine, step by step.
 
 Everything runs as its users run it: the stack as `nitrosigner up`, the handler as
 `nitrosigner invoke wallet`, the rest through the client library.
@@ -17,11 +17,12 @@ from rich.console import Console
 
 from nitrosigner.emulator.demo_attacks import Attacks
 from nitrosigner.emulator.demo_steps import Script, Step, StepFailed
+from nitrosigner.emulator.demo_validator import ValidatorJob
 from nitrosigner.emulator.demo_wallet import Signed, Wallet
 from nitrosigner.emulator.local_stack import StackFailed
 from nitrosigner.emulator.running_stack import RunningStack
 
-STEPS: Final = 12
+STEPS: Final = 17
 
 
 class Shown(msgspec.Struct, kw_only=True):
@@ -58,7 +59,7 @@ def _show(data: Path, *, as_json: bool) -> int:
     console = Console(stderr=as_json, highlight=False, soft_wrap=True)
     script = Script(_begun(console), _ended(console))
     console.print(
-        "The wallet job of nitrosigner, on this machine. "
+        "nitrosigner's two jobs, wallet and validator, on this machine. "
         "[bold yellow]EMULATED[/]: no Nitro hardware, no AWS.\n"
     )
     began = time.monotonic()
@@ -97,7 +98,7 @@ def _start(script: Script, data: Path) -> RunningStack:
         "the source that runs is what was measured (EMULATED: no hardware vouches "
         "for it)",
     ) as lines:
-        stack = RunningStack.start(data)
+        stack = RunningStack.start(data, options=("--preset", "minimal"))
         lines.append(f"PCR0 {stack.ready.pcr0} (EMULATED)")
         for name, pid in stack.ready.pids.items():
             lines.append(f"process {pid}: {name}")
@@ -118,6 +119,12 @@ def _run(script: Script, stack: RunningStack) -> Signed:
     attacks.altered_enclave()
     attacks.forbidden_client()
     wallet.broadcast()
+    validator = ValidatorJob(script, stack)
+    validator.bring_in()
+    validator.vote()
+    validator.slashable()
+    validator.race()
+    validator.export()
     return signed
 
 

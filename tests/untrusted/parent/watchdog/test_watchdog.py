@@ -240,7 +240,7 @@ def test_two_watchdogs_do_not_fight_over_one_enclave(serving: Kennel) -> None:
         timeout=30,
         check=False,
     )
-    assert done.returncode == 3
+    assert done.returncode == 4
     assert b"another process" in done.stderr
     assert len(serving.enclaves()) == 1
 
