@@ -351,6 +351,38 @@ def test_a_caller_that_goes_away_stops_nobody_else() -> None:
     asyncio.run(scenario())
 
 
+def test_a_batch_whose_caller_goes_away_stops_nobody_else() -> None:
+    complaints: list[object] = []
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, about: complaints.append(about))
+        store = FailingStore()
+        guard = await registered(store, KEY, OTHER)
+        gone = asyncio.create_task(
+            guard.permit_many([(KEY, "key", vote(1, 2)), (KEY, "key", vote(1, 2, 9))])
+        )
+        stays = asyncio.create_task(
+            guard.permit_many(
+                [(OTHER, "other", vote(1, 2)), (b"\xcc" * 48, "?", vote(1, 2))]
+            )
+        )
+        await asyncio.sleep(0)
+        gone.cancel()
+        permit, refused = await stays
+        assert not isinstance(permit, Verdict)
+        assert isinstance(refused, Refused)
+        # The first of the two was written, although nobody waited for it any more.
+        assert guard.watermark(KEY) == Watermark(
+            voted=Voted(
+                source=Epoch(1), target=Epoch(2), signing_root=vote(1, 2).signing_root
+            )
+        )
+
+    asyncio.run(scenario())
+    assert not complaints
+
+
 def test_a_fault_of_the_store_client_leaves_nobody_waiting() -> None:
     class Broken(FailingStore):
         async def advance(self, changes: Sequence[Advance]) -> Sequence[bool]:

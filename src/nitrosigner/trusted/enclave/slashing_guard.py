@@ -16,7 +16,7 @@ round trip. There is no way to switch any of this off.
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -45,6 +45,12 @@ from nitrosigner.trusted.signing.slashing import (
 )
 from nitrosigner.verdicts import Code, Refused, Undecided, Verdict
 
+GATHER: Final = 0.001
+"""Seconds to let more duties come, while the processors have other work anyway."""
+GATHERS: Final = 4
+"""So often at most, for one write."""
+GATHERED: Final = 32
+"""Duties that are enough for one write."""
 MAX_WAITING: Final = 8192
 """Duties that may wait for a write. Beyond, we shed load before we are late."""
 __all__ = ["MAX_BATCH", "MAX_WAITING", "Advance", "SlashingGuard", "WatermarkStore"]
@@ -77,8 +83,17 @@ class SlashingGuard:
         # place.
         self._book = WatermarkBook(store, seal, chain)
         self._ceiling = ceiling
+        self._busy: Callable[[], bool] = lambda: False
         self._waiting: deque[_Waiting] = deque()
         self._committing: asyncio.Task[None] | None = None
+
+    def gather_while(self, busy: Callable[[], bool]) -> None:
+        """
+        Let more duties come before a write, while *busy* says that it delays nobody.
+
+        The processors are signing then; one write for many costs them far less.
+        """
+        self._busy = busy
 
     async def load(self, public_keys: Sequence[bytes]) -> list[bytes]:
         """
@@ -164,13 +179,10 @@ class SlashingGuard:
         if judged is None:
             return Permit(key_name, duty.signing_root)
         if len(self._waiting) >= MAX_WAITING:
-            raise Undecided(Code.OVERLOADED, "too many duties wait for the store")
-        answer: asyncio.Future[Permit] = asyncio.get_running_loop().create_future()
+            raise _too_many()
+        answer = self._submit(public_key, key_name, duty, judged)
         # A caller that went away leaves its refusal unread; that is not an error.
         answer.add_done_callback(_look_at)
-        self._waiting.append(_Waiting(public_key, key_name, duty, judged, answer))
-        if self._committing is None or self._committing.done():
-            self._committing = asyncio.create_task(self._commit())
         # A caller that goes away must not cancel a write that others share.
         return await asyncio.shield(answer)
 
@@ -178,20 +190,38 @@ class SlashingGuard:
         self, wanted: Iterable[tuple[bytes, str, Duty]]
     ) -> list[Permit | Verdict]:
         """Return for each duty its permit or why not, in one round trip if it fits."""
-        answers = await asyncio.gather(
-            *(self.permit(key, name, duty) for key, name, duty in wanted),
-            return_exceptions=True,
-        )
-        outcome: list[Permit | Verdict] = []
-        for answer in answers:
-            if isinstance(answer, BaseException) and not isinstance(answer, Verdict):
-                raise answer
-            outcome.append(answer)
-        return outcome
+        outcome: list[Permit | Verdict | None] = []
+        # No task for each of ten thousand: what waits here is a future, which a write
+        # does not hang on. It may be cancelled, and the write goes on.
+        waiting: list[asyncio.Future[Permit]] = []
+        for public_key, key_name, duty in wanted:
+            judged = duty.slashable_by
+            if judged is None:
+                outcome.append(Permit(key_name, duty.signing_root))
+            elif len(self._waiting) >= MAX_WAITING:
+                outcome.append(_too_many())
+            else:
+                outcome.append(None)
+                waiting.append(self._submit(public_key, key_name, duty, judged))
+        if waiting:
+            await asyncio.gather(*waiting, return_exceptions=True)
+        answers = iter(waiting)
+        return [_settled(next(answers)) if one is None else one for one in outcome]
+
+    def _submit(
+        self, public_key: bytes, key_name: str, duty: Duty, judged: Proposal | Vote
+    ) -> "asyncio.Future[Permit]":
+        """Have a duty judged and written with whatever else waits."""
+        answer: asyncio.Future[Permit] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(public_key, key_name, duty, judged, answer))
+        if self._committing is None or self._committing.done():
+            self._committing = asyncio.create_task(self._commit())
+        return answer
 
     async def _commit(self) -> None:
         """Judge and write whatever waits, a batch at a time, until nothing does."""
         while self._waiting:
+            await self._gather()
             batch: list[_Waiting] = []
             keys: set[bytes] = set()
             while self._waiting and len(keys) < MAX_BATCH:
@@ -215,6 +245,12 @@ class SlashingGuard:
                     _refuse(one, fault)
                 self._waiting.clear()
                 raise
+
+    async def _gather(self) -> None:
+        for _ in range(GATHERS):
+            if len(self._waiting) >= GATHERED or not self._busy():
+                return
+            await asyncio.sleep(GATHER)
 
     async def _commit_batch(self, batch: list[_Waiting]) -> None:
         known = self._book.known
@@ -297,6 +333,18 @@ def _retired() -> Refused:
         "this validator was deleted from this deployment",
         "if it does not sign anywhere else by now, import its key again",
     )
+
+
+def _too_many() -> Undecided:
+    return Undecided(Code.OVERLOADED, "too many duties wait for the store")
+
+
+def _settled(answer: "asyncio.Future[Permit]") -> Permit | Verdict:
+    """Return the permit, or the verdict instead; what is neither is raised."""
+    try:
+        return answer.result()
+    except Verdict as verdict:
+        return verdict
 
 
 def _look_at(answer: "asyncio.Future[Permit]") -> None:
