@@ -13,6 +13,7 @@ The one thing not to get wrong: the scalar lives in wipeable buffers only.
 
 import ctypes
 from functools import lru_cache
+from types import SimpleNamespace
 from typing import Any, Final, final
 
 from nitrosigner.trusted.signing.algorithms import PublicKey, Signature
@@ -60,6 +61,11 @@ _SIGNATURES: Final[dict[str, tuple[Any, list[Any]]]] = {
     "blst_bendian_from_scalar": (None, [_POINTER, _POINTER]),
 }
 
+_SHORT: Final = frozenset(
+    ("blst_scalar_from_bendian", "blst_sk_check", "blst_p2_compress")
+)
+"""Microseconds long: letting go of the GIL and waiting for it again costs more."""
+
 
 @final
 class Bls12381:
@@ -72,19 +78,23 @@ class Bls12381:
         Raises:
             Refused: It does not export what we need.
         """
+        functions: Any = SimpleNamespace()
         try:
             # CDLL lets go of the GIL round each call: signing scales over cores.
-            loaded = ctypes.CDLL(library)
+            # PyDLL keeps it.
+            loose = ctypes.CDLL(library)
+            held = ctypes.PyDLL(library)
             for name, (result, arguments) in _SIGNATURES.items():
-                function = getattr(loaded, name)
+                function = getattr(held if name in _SHORT else loose, name)
                 function.restype, function.argtypes = result, arguments
+                setattr(functions, name, function)
         except (OSError, AttributeError):
             raise Refused(
                 Code.INTERNAL,
                 "the ckzg library does not export the blst functions that we pinned",
                 "install exactly the locked version of ckzg",
             ) from None
-        self._blst = loaded
+        self._blst = functions
         # Half of a signature's cost depends on the signing root alone, which is
         # public; validators that attest in one slot share it since EIP-7549.
         self._hashed = lru_cache(MAX_HASHED_ROOTS)(self._hash_to_g2)
@@ -228,6 +238,7 @@ class Bls12381:
             and signature.hex() == _ITS_SIGNATURE
             and self.verify(public_key, bytes(ROOT_SIZE), signature)
             and not self.verify(public_key, other, signature)
+            and self._derives()
         )
         if not sound:
             raise Refused(
@@ -235,6 +246,12 @@ class Bls12381:
                 "blst fails its known-answer test",
                 "install exactly the locked version of ckzg; do not use this image",
             )
+
+    def _derives(self) -> bool:
+        seed = SecretBytes(bytearray.fromhex(_PUBLISHED_SEED))
+        master = self.derive_master(seed)
+        child = self.derive_child(master, 0)
+        return master.buffer.hex() == _ITS_MASTER and child.buffer.hex() == _ITS_CHILD
 
     def _scalar(self, secret: SecretBytes) -> "ctypes.Array[ctypes.c_char]":
         """Return blst's little-endian scalar of *secret*. The caller wipes it."""
@@ -291,3 +308,10 @@ _ITS_SIGNATURE: Final = (
     "076334f91e2366c96e9ab279fb5158090352ea1c5b0c9274504f4f0e7053af24"
     "802e51e4568d164fe986834f41e55c8e850ce1f98458c0cfc9ab380b55285a55"
 )
+# Test case 0 of EIP-2333.
+_PUBLISHED_SEED: Final = (
+    "c55257c360c07c72029aebc1b53c05ed0362ada38ead3e3e9efa3708e5349553"
+    "1f09a6987599d18264c1e1c92f2cf141630c7a3c4ab7c81b2f001698e7463b04"
+)
+_ITS_MASTER: Final = "0d7359d57963ab8fbbde1852dcf553fedbc31f464d80ee7d40ae683122b45070"
+_ITS_CHILD: Final = "2d18bd6c14e6d15bf8b5085c9b74f3daae3b03cc2014770a599d8c1539e50f8e"
