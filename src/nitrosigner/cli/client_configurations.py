@@ -31,7 +31,7 @@ def configurations(url: str, files: ClientFiles) -> dict[str, list[str]]:
     """Return, for each client that can use what was written, its lines."""
     with_token = url.replace("https://", "https://signer:TOKEN@", 1)
     if files.form == "pkcs12":
-        return {"Teku": _teku(url, with_token, files)}
+        return {"Teku": _teku(url, files)}
     return {
         "Lighthouse: validator_definitions.yml, an entry for each key": _lighthouse(
             url, with_token, files
@@ -63,19 +63,21 @@ def _lighthouse(url: str, with_token: str, files: ClientFiles) -> list[str]:
     return lines
 
 
-def _teku(url: str, with_token: str, files: ClientFiles) -> list[str]:
+def _teku(url: str, files: ClientFiles) -> list[str]:
     lines = [
-        f"--validators-external-signer-url={url if files.identity else with_token}",
+        f"--validators-external-signer-url={url}",
         "--validators-external-signer-public-keys=external-signer",
         f"--validators-external-signer-truststore={files.authority}",
         f"--validators-external-signer-truststore-password-file={files.password}",
     ]
-    if files.identity is not None:
-        lines += [
-            f"--validators-external-signer-keystore={files.identity}",
-            f"--validators-external-signer-keystore-password-file={files.password}",
-        ]
-    return lines
+    if files.identity is None:
+        # It sends a token only to a server that has answered 401 first; ours does not.
+        return [*lines, "# and a client certificate: run this again with --identity"]
+    return [
+        *lines,
+        f"--validators-external-signer-keystore={files.identity}",
+        f"--validators-external-signer-keystore-password-file={files.password}",
+    ]
 
 
 def _prysm(url: str, files: ClientFiles) -> list[str]:

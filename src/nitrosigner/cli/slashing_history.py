@@ -75,7 +75,10 @@ def export(
     connection: Connection, public_keys: Sequence[str], file: Path | None
 ) -> None:
     """
-    Write the minimal interchange file of all validators, or of those named.
+    Write the minimal interchange file of all validators here, or of those named.
+
+    All are those whose keys are here. Of a validator whose key is not, or is gone, the
+    history is kept as well: name it.
 
     It says how far they have come *now*: a validator that goes on signing here moves
     past it. Disable it, or stop its clients, before another signer takes it over.
@@ -101,7 +104,7 @@ def export(
 @click.argument("public_keys", nargs=-1, metavar="[PUBKEY]...")
 @signer_options()
 def show(connection: Connection, public_keys: Sequence[str]) -> None:
-    """Show how far validators have come."""
+    """Show how far validators have come: all whose keys are here, or those named."""
     with connection.client() as client:
         found = exported(client, public_key_names(public_keys))
     connection.output.table(
