@@ -38,6 +38,13 @@ STRANGERS_PER_SECOND: Final = 10
 """Events about callers without a credential. The rest is only counted, so that nobody
 fills the disk from outside."""
 
+GATHER: Final = 0.001
+"""Seconds to let more events come, while the processors have other work anyway."""
+GATHERS: Final = 4
+"""So often at most, for one batch."""
+GATHERED: Final = 32
+"""Events that are enough for one write."""
+
 MAX_KEYS: Final = 32
 """In one event: their names have about 100 characters, an event at most 4 KiB."""
 
@@ -130,7 +137,11 @@ class AuditTrail:
     """Takes events in order and gets them written."""
 
     def __init__(
-        self, append: Callable[[list[bytes]], Awaitable[None]], clock: Clock, boot: str
+        self,
+        append: Callable[[list[bytes]], Awaitable[None]],
+        clock: Clock,
+        boot: str,
+        busy: Callable[[], bool] = lambda: False,
     ) -> None:
         """
         Make a trail that writes with *append*.
@@ -139,8 +150,11 @@ class AuditTrail:
             append: Writes lines durably and in order, or raises a verdict.
             clock: For the events' times.
             boot: A random name for this life of the enclave.
+            busy: Whether the processors have work anyway, so that waiting a little
+                for more events delays nobody and saves a write.
         """
         self._append = append
+        self._busy = busy
         self._clock = clock
         self._boot = boot
         self._sequence = 0
@@ -255,6 +269,7 @@ class AuditTrail:
                 while not self._waiting:
                     self._more.clear()
                     await self._more.wait()
+                await self._gather()
                 if await self._write_batch():
                     pause = RETRY_FIRST
                 else:
@@ -264,6 +279,12 @@ class AuditTrail:
             # However this ends, nothing may be signed after it.
             self.healthy = False
             self._fail_all()
+
+    async def _gather(self) -> None:
+        for _ in range(GATHERS):
+            if len(self._waiting) >= GATHERED or not self._busy():
+                return
+            await asyncio.sleep(GATHER)
 
     async def _write_batch(self) -> bool:
         batch = self._batch()

@@ -166,7 +166,12 @@ async def start_front(
         payload=payload,
         keyring=keyring,
         policy=Policy(accepted.manifest),
-        audit=AuditTrail(services.append_audit, world.clock, boot),
+        audit=AuditTrail(
+            services.append_audit,
+            world.clock,
+            boot,
+            busy=_idle if validator_keys is None else validator_keys.busy,
+        ),
         tls=tls,
         health=health_source,
         statement=statement.encode(
@@ -209,6 +214,10 @@ async def start_front(
     front = Front(around, listener_of, services.report_metrics)
     front.start()
     return front
+
+
+def _idle() -> bool:
+    return False
 
 
 def _validator_job(

@@ -79,6 +79,7 @@ class Validators:
             parts.index, self._lookup, parts.changes, parts.writer, parts.clock
         )
         self._signing = DutySigning(self._lookup, bls)
+        guard.gather_while(self._signing.busy)
         self._messages = ValidatorMessages(network, guard, self._signing)
         self._making = ValidatorMaking(parts, guard, bls)
         self._worker = KeystoreOpening(bls)
@@ -95,6 +96,10 @@ class Validators:
         await self._signing.close()
 
     # --- looking ---
+
+    def busy(self) -> bool:
+        """See `DutySigning.busy`."""
+        return self._signing.busy()
 
     @property
     def import_public_key(self) -> bytes:

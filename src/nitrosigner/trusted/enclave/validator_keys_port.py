@@ -187,6 +187,10 @@ class ValidatorKeys(Protocol):
 
     # --- signing ---
 
+    def busy(self) -> bool:
+        """Return whether the threads that sign have work for a while."""
+        ...
+
     async def sign(self, permit: Permit) -> Signature:
         """
         Unseal, sign and wipe in a thread; 96 bytes.
