@@ -23,10 +23,12 @@ PARTS: dict[str, list[str]] = {
     "relay": [],
     "watermarks": [],
     "wallet": [],
+    "validator": [],
 }
 QUICK = {
     "watermarks": ["--rounds", "3"],
     "wallet": ["--seconds", "2", "--keys", "500"],
+    "validator": ["--seconds", "2", "--keys", "1000"],
 }
 
 

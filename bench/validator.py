@@ -4,8 +4,8 @@ The validator job through its HTTPS port, beside bare blst on the same cores.
     python bench/validator.py [--seconds 5] [--keys 20000]
 
 Every signature has its watermark on disk before it exists. The load generator shares
-the machine, so the figure that carries over is efficiency: signatures for each second of
-processor time that enclave, relay and store spend together, beside bare blst
+the machine, so the figure that carries over is efficiency: signatures for each second
+of processor time that enclave, relay and store spend together, beside bare blst
 signatures for each second of processor time, measured in the same run.
 """
 
