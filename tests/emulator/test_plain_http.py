@@ -64,6 +64,10 @@ def test_requests_one_after_another_pass() -> None:
         reader.saw(GOOD)
 
 
+def test_what_node_js_sends_passes() -> None:
+    Requests().saw(GOOD.replace(b"Content", b"sec-fetch-mode: cors\r\nContent"))
+
+
 @pytest.fixture
 def files(tmp_path: Path) -> ClientFiles:
     return ensure_client(tmp_path, "validator", dt.datetime.now(dt.UTC))

@@ -168,8 +168,8 @@ class ValidatorJob:
             "the store's conditional write is what commits: of two contradicting "
             "votes one at most is ever signed, whoever is asked",
         ) as lines:
-            with second_signer(self._stack) as url:
-                signed = self._contradict([self._stack.ready.url, url])
+            with second_signer(self._stack) as other:
+                signed = self._contradict([self._stack.ready.url, other.url])
             both = [duty for duty, who in signed.items() if len(who) > 1]
             need(not both, f"both signed: {both[:3]}")
             need(

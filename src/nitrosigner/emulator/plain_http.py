@@ -27,7 +27,8 @@ ADDRESS: Final = "127.0.0.1"
 CONNECT_SECONDS: Final = 5.0
 MAX_CONNECTIONS: Final = 256
 _CHUNK: Final = 64 * 1024
-_BROWSERS: Final = frozenset({b"origin", b"sec-fetch-site", b"sec-fetch-mode"})
+_BROWSERS: Final = frozenset({b"origin", b"sec-fetch-site"})
+"""Not `sec-fetch-mode`: Node.js sends it too, and with it validator clients."""
 _HOSTS: Final = frozenset({b"127.0.0.1", b"localhost"})
 _SENTENCE: Final = b"no web pages, no other host's name, nothing but HTTP/1.1\n"
 _REFUSAL: Final = (

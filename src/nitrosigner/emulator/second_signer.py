@@ -3,7 +3,7 @@ A second signer on one store: another parent and another enclave, beside a stack
 
 What a deployment has on two hosts runs here as processes: the same records, the same
 watermarks, the same KMS key; its own port, sockets and audit log. Nothing but the store
-stands between the two.
+stands between the two. Its enclave is run by the production watchdog.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -23,19 +24,43 @@ from nitrosigner.emulator.local_stack import StackFailed, free_port
 from nitrosigner.emulator.running_stack import RunningStack
 from nitrosigner.emulator.stack_programs import IMAGE_SOURCE, PARENT_ROLE
 from nitrosigner.emulator.supervisor import tethered
-from nitrosigner.untrusted.parent import configuration, enclave_health
+from nitrosigner.untrusted.parent import (
+    configuration,
+    enclave_health,
+    enclave_program,
+)
 from nitrosigner.untrusted.parent.configuration import UnixMode
+from nitrosigner.untrusted.parent.enclave_program import ProgramEnclave
+from nitrosigner.untrusted.parent.watchdog_configuration import (
+    BackOff,
+    Probe,
+    WatchdogConfiguration,
+)
 
+_ROOM: Final = "nitrosigner.untrusted.parent"
 READY_DEADLINE: Final = 60.0
+CHECK_SECONDS: Final = 0.2
+"""Between the watchdog's questions: nobody here wants to wait."""
 _ENVIRONMENT: Final = {"LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin"}
 _POLL: Final = 0.05
-_END: Final = 5.0
+_END: Final = 20.0
+_TETHER: Final = Path(__file__).with_name("tether.py")
+
+
+@dataclass(frozen=True, slots=True)
+class SecondSigner:
+    """Where it is."""
+
+    url: str
+    control: Path
+    """The watchdog's: `control_socket.ask`."""
+    audit: Path
 
 
 @contextlib.contextmanager
-def second_signer(stack: RunningStack) -> Iterator[str]:
+def second_signer(stack: RunningStack) -> Iterator[SecondSigner]:
     """
-    Run another signer on *stack*'s store, and yield its URL when it is ready.
+    Run another signer on *stack*'s store, and yield it when it is ready.
 
     Raises:
         StackFailed: It did not become ready.
@@ -45,35 +70,38 @@ def second_signer(stack: RunningStack) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="nitrosigner-") as temporary:
         run = Path(temporary)
         port = free_port()
-        ours = msgspec.structs.replace(
+        audit = stack.folder.parent / "audit-second.jsonl"
+        parent = msgspec.structs.replace(
             theirs,
             listen=msgspec.structs.replace(theirs.listen, port=port),
             vsock=UnixMode(run=str(run)),
-            audit=msgspec.structs.replace(
-                theirs.audit, path=str(stack.folder.parent / "audit-second.jsonl")
-            ),
+            audit=msgspec.structs.replace(theirs.audit, path=str(audit)),
             state=str(run / "state.json"),
             metrics=None,
-            control=None,
+            control=str(run / "parent.sock"),
         )
-        config = run / "config.json"
-        replace(config, msgspec.json.encode(ours))
-        source = Path(stack.ready.run) / IMAGE_SOURCE
-        programs = (
-            ("nitrosigner.untrusted.parent", "--config", str(config)),
-            (
-                "nitrosigner.emulator.hypervisor",
-                *("--data", str(stack.folder.path), "--run", str(run)),
-                *("--tree", str(source), "--role-arn", PARENT_ROLE),
+        watchdog = WatchdogConfiguration(
+            enclave=ProgramEnclave(
+                command=_hypervisor(stack, run), environment=dict(_ENVIRONMENT)
             ),
+            probe=Probe(port=port, every_seconds=CHECK_SECONDS),
+            back_off=BackOff(first_seconds=CHECK_SECONDS),
+            control=str(run / "watchdog.sock"),
+            status=str(run / "watchdog.json"),
+            parent_control=parent.control,
+            parent_state=parent.state,
+            drain_seconds=5,
         )
         with contextlib.ExitStack() as running:
             log = running.enter_context(
                 (stack.folder.logs / "second.log").open("ab", buffering=0)
             )
-            for module, *arguments in programs:
+            for module, told in (("parent", parent), ("watchdog", watchdog)):
+                config = run / f"{module}-config.json"
+                replace(config, msgspec.json.encode(told))
+                command = (sys.executable, "-I", "-m", f"{_ROOM}.{module}")
                 process = subprocess.Popen(
-                    tethered((sys.executable, "-I", "-m", module, *arguments)),
+                    tethered((*command, "--config", str(config))),
                     env=_ENVIRONMENT,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -82,7 +110,20 @@ def second_signer(stack: RunningStack) -> Iterator[str]:
                 )
                 running.callback(_end, process)
             _wait_until_ready(port, stack)
-            yield f"https://localhost:{port}"
+            yield SecondSigner(
+                f"https://localhost:{port}", Path(watchdog.control), audit
+            )
+
+
+def _hypervisor(stack: RunningStack, run: Path) -> list[str]:
+    # It dies with the watchdog, whatever becomes of that.
+    return [
+        *(sys.executable, "-I", "-S", str(_TETHER), enclave_program.PID),
+        *(sys.executable, "-I", "-m", "nitrosigner.emulator.hypervisor"),
+        *("--data", str(stack.folder.path), "--run", str(run)),
+        *("--tree", str(Path(stack.ready.run) / IMAGE_SOURCE)),
+        *("--role-arn", PARENT_ROLE),
+    ]
 
 
 def _wait_until_ready(port: int, stack: RunningStack) -> None:
