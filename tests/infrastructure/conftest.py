@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,12 +107,19 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.fixture(scope="session")
 def synthesized(
     node: None, image: Any, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Synthesized]:
+) -> Synthesized:
     del node
-    yield synthesize(tmp_path_factory.mktemp("stacks"), settings_of(), image)
+    return synthesize(tmp_path_factory.mktemp("stacks"), settings_of(), image)
 
 
 @pytest.fixture(params=list(ADMINISTRATORS))
 def stack(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
+
+
+@pytest.fixture(scope="session")
+def again(node: None) -> Any:
+    """Synthesize once more, somewhere else."""
+    del node
+    return lambda folder, image: synthesize(folder, settings_of(), image)

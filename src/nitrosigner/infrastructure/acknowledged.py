@@ -12,7 +12,7 @@ from constructs import IConstruct
 
 from nitrosigner.infrastructure import fleet
 from nitrosigner.infrastructure.stack import SignerStack
-from nitrosigner.infrastructure.stores import WalletStores
+from nitrosigner.infrastructure.stores import ValidatorStores, WalletStores
 
 _ARN: Final = "arn:<AWS::Partition>:"
 _HERE: Final = "<AWS::Region>:<AWS::AccountId>:"
@@ -29,13 +29,18 @@ SMG4: Final = (
     "cannot rotate by itself; docs/operations/rotating-the-wrapping-key.md says how"
 )
 L1: Final = (
-    "The newest Python that coincurve has wheels for; requirements/gateway.txt is locked "
-    "for it"
+    "The newest Python that coincurve has wheels for; requirements/gateway.txt is "
+    "locked for it"
 )
-LIFECYCLE: Final = "The wildcard is the id that Auto Scaling gives a group; the group's name follows it"
+LIFECYCLE: Final = (
+    "The wildcard is the id that Auto Scaling gives a group; its name follows"
+)
+INSTANCES: Final = (
+    "Instances come and go; the condition on the stack's tag says which ones are meant"
+)
 RECORDS: Final = (
-    "The parent makes a secret for each record, below the deployment's own prefix; what "
-    "is in them is sealed by the enclave"
+    "The parent makes a secret for each record, below the deployment's own prefix; "
+    "what is in them is sealed by the enclave"
 )
 
 
@@ -53,6 +58,9 @@ def acknowledge(stack: SignerStack) -> None:
         f"{fleet.group_name(stack.plan)}"
     )
     _give(stack.instance_role, f"IAM5[Resource::{group}]", LIFECYCLE)
+    if isinstance(stack.stores, ValidatorStores):
+        instances = f"IAM5[Resource::{_ARN}ec2:{_HERE}instance/*]"
+        _give(stack.gateway_role.role, instances, INSTANCES)
     if isinstance(stack.stores, WalletStores):
         secrets = f"{_ARN}secretsmanager:{_HERE}secret:{stack.stores.prefix}*"
         _give(stack.instance_role, f"IAM5[Resource::{secrets}]", RECORDS)

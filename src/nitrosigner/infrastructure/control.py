@@ -7,10 +7,21 @@ no others; what they run as root is written here and not typed by anybody.
 
 from typing import Final
 
+from aws_cdk import Aws
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 
+from nitrosigner.infrastructure.fleet import TAG
+from nitrosigner.infrastructure.statements import allow
+
 NOT_YET: Final = "false"
+_UNITS: Final = (
+    "nitro-enclaves-allocator.service",
+    "nitrosigner-parent.service",
+    "nitrosigner-watchdog.service",
+    "nitrosigner-lifecycle.service",
+)
 COMMANDS: Final = {
     "Start": [
         "set -eu",
@@ -23,9 +34,7 @@ COMMANDS: Final = {
         "systemctl stop nitrosigner-watchdog.service nitrosigner-parent.service",
     ],
     "Status": [
-        "systemctl is-active nitro-enclaves-allocator.service"
-        " nitrosigner-parent.service nitrosigner-watchdog.service"
-        " nitrosigner-lifecycle.service || true",
+        f"systemctl is-active {' '.join(_UNITS)} || true",
         "nitro-cli describe-enclaves",
         "cat /var/lib/nitrosigner/state.json || true",
     ],
@@ -71,3 +80,29 @@ class Control(Construct):
             )
             for command, lines in COMMANDS.items()
         }
+
+    def statements(self, stack_name: str) -> list[iam.PolicyStatement]:
+        """Return what the gateway needs to start and stop, and nothing beyond."""
+        arn = f"arn:{Aws.PARTITION}:"
+        here = f"{Aws.REGION}:{Aws.ACCOUNT_ID}:"
+        return [
+            allow(
+                "SendTwoDocuments",
+                ["ssm:SendCommand"],
+                [
+                    f"{arn}ssm:{here}document/{self.documents[command].ref}"
+                    for command in ("Start", "Stop")
+                ],
+            ),
+            allow(
+                "SendToTheSignersOnly",
+                ["ssm:SendCommand"],
+                [f"{arn}ec2:{here}instance/*"],
+                {"StringEquals": {f"ssm:resourceTag/{TAG}": stack_name}},
+            ),
+            allow(
+                "SetTheFlag",
+                ["ssm:PutParameter"],
+                [self.initialised.parameter_arn],
+            ),
+        ]

@@ -16,6 +16,8 @@ from nitrosigner.infrastructure.settings import Plan
 from nitrosigner.infrastructure.stores import ValidatorStores, WalletStores
 
 STATE: Final = "/var/lib/nitrosigner/state.json"
+PARENT_CONTROL: Final = "/var/lib/nitrosigner/parent.sock"
+METRICS_PORT: Final = 9464
 AUDIT: Final = "/var/log/nitrosigner/audit/audit.jsonl"
 LOGS: Final = ("parent", "watchdog", "lifecycle")
 AUDIT_ROTATION: Final = 100 * 1024 * 1024
@@ -68,6 +70,9 @@ def _parent(plan: Plan, stores: WalletStores | ValidatorStores) -> dict[str, Any
         "region": Aws.REGION,
         "audit": {"path": AUDIT, "rotate_bytes": AUDIT_ROTATION},
         "state": STATE,
+        "control": PARENT_CONTROL,
+        # On the instance only. An agent beside it may scrape; grafana.json is for that.
+        "metrics": {"address": "127.0.0.1", "port": METRICS_PORT},
         "limits": {"drain_seconds": DRAIN_SECONDS},
     }
     if isinstance(stores, WalletStores):
@@ -81,11 +86,17 @@ def _parent(plan: Plan, stores: WalletStores | ValidatorStores) -> dict[str, Any
 
 def _watchdog(plan: Plan) -> dict[str, Any]:
     return {
-        "image": "/opt/nitrosigner/enclave.eif",
-        "memory_mib": plan.chosen.enclave_memory,
-        "cpu_count": plan.chosen.enclave_processors,
-        "enclave_cid": ENCLAVE_CID,
-        "debug": plan.debug,
+        "enclave": {
+            "kind": "nitro_cli",
+            "image": "/opt/nitrosigner/enclave.eif",
+            "cid": ENCLAVE_CID,
+            "memory_mib": plan.chosen.enclave_memory,
+            "cpu_count": plan.chosen.enclave_processors,
+            "debug": plan.debug,
+        },
+        "probe": {"port": PARENT_PORT},
+        "parent_control": PARENT_CONTROL,
+        "parent_state": STATE,
     }
 
 

@@ -187,8 +187,10 @@ def instance_role(scope: Construct, name: str, plan: Plan) -> iam.Role:
             ],
             # The part before the name is an id that only Auto Scaling knows.
             [
-                f"arn:{Aws.PARTITION}:autoscaling:{Aws.REGION}:{Aws.ACCOUNT_ID}:"
-                f"autoScalingGroup:*:autoScalingGroupName/{group_name(plan)}"
+                (
+                    f"arn:{Aws.PARTITION}:autoscaling:{Aws.REGION}:{Aws.ACCOUNT_ID}:"
+                    f"autoScalingGroup:*:autoScalingGroupName/{group_name(plan)}"
+                )
             ],
         )
     )

@@ -18,13 +18,11 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
+from nitrosigner.untrusted.gateway.configuration import DEBUG_PREFIX
 from nitrosigner.verdicts import Code, Malformed
 from nitrosigner.wire.manifest import Digest, Slug
 
 MAX_SETTINGS: Final = 256 * 1024
-DEBUG_PREFIX: Final = "debug-"
-"""Deployments of debug stacks begin so, and no other does: KMS compares the name, so
-neither kind of stack opens anything for a manifest of the other."""
 _EXAMPLE_ADMINISTRATOR: Final = "0" * 63 + "1"
 """Nobody has the key for this fingerprint."""
 
@@ -193,7 +191,7 @@ STACKS: Final = {
     "devNitroValidator": (Job.VALIDATOR, True),
     "prodNitroValidator": (Job.VALIDATOR, False),
 }
-"""The source documents' stacks: name, job and whether its enclaves run in debug mode."""
+"""The source documents' stacks: name, job, and whether its enclaves are debug ones."""
 
 
 def plans(settings: Settings, *, measured: bool) -> list[Plan]:
@@ -224,7 +222,7 @@ def plans(settings: Settings, *, measured: bool) -> list[Plan]:
             not plan.debug
             or plan.administrator == _EXAMPLE_ADMINISTRATOR
             or plan.administrator not in real,
-            f"{plan.name} runs in debug mode and has a production stack's administrator",
+            f"{plan.name} is a debug stack and has a production stack's administrator",
         )
     return found
 
@@ -263,6 +261,8 @@ def _plan(
     )
 
 
+# KMS compares the deployment, so with the prefix neither kind of stack opens anything
+# for a manifest of the other.
 def _default_deployment(name: str, debug: bool) -> str:
     kebab = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower()
     return f"{DEBUG_PREFIX}{kebab}" if debug else kebab

@@ -38,7 +38,8 @@ from nitrosigner.infrastructure.gateway import FunctionRole, private_function
 from nitrosigner.infrastructure.measured_image import DEBUG_REGISTER
 from nitrosigner.infrastructure.network import Network
 from nitrosigner.infrastructure.observability import Observability
-from nitrosigner.infrastructure.settings import Job, Plan
+from nitrosigner.infrastructure.parent_container import ParentContainer
+from nitrosigner.infrastructure.settings import Job, ParentKind, Plan
 from nitrosigner.infrastructure.statements import allow
 from nitrosigner.infrastructure.stores import (
     ValidatorStores,
@@ -208,9 +209,14 @@ class SignerStack(Stack):
             "KMS_KEY_ARN": self.key.arn,
         }
         if isinstance(self.stores, ValidatorStores):
-            role.add_to_policy(self.stores.import_statement())
-            environment["VALIDATOR_KEYS_TABLE_NAME"] = self.stores.keys.table_name
-            environment["TLS_KEYS_TABLE_NAME"] = self.stores.tls.table_name
+            for statement in self.control.statements(self.plan.name):
+                role.add_to_policy(statement)
+            environment |= {
+                "START_DOCUMENT": self.control.documents["Start"].ref,
+                "STOP_DOCUMENT": self.control.documents["Stop"].ref,
+                "AUTO_SCALING_GROUP": fleet.group_name(self.plan),
+                "INIT_FLAG": self.control.initialised.parameter_name,
+            }
         return private_function(
             self,
             "Gateway",
@@ -338,6 +344,14 @@ class SignerStack(Stack):
                 name: group.log_group_name for name, group in self.log_groups.items()
             },
         )
+        packages = list(user_data.PACKAGES)
+        if self.plan.chosen.parent is ParentKind.CONTAINER:
+            container = ParentContainer(
+                self, "Container", assets=self._assets, machine=machine
+            )
+            container.allow_pulling(self.instance_role)
+            told |= container.deployed
+            packages += user_data.CONTAINER_PACKAGES
         script = ec2.UserData.for_linux()
         script.add_commands(
             user_data.script(
@@ -345,7 +359,7 @@ class SignerStack(Stack):
                     "REGION": Aws.REGION,
                     "GROUP": fleet.group_name(self.plan),
                     "HOOK": fleet.LAUNCHING_HOOK,
-                    "PACKAGES": " ".join(user_data.PACKAGES),
+                    "PACKAGES": " ".join(packages),
                     "PARENT_BUCKET": parent.s3_bucket_name,
                     "PARENT_KEY": parent.s3_object_key,
                     "PARENT_SHA256": bundle.sha256(self._assets.parent(machine)),

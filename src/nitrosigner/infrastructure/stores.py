@@ -19,7 +19,6 @@ from nitrosigner.infrastructure.statements import allow
 
 TOKEN_LENGTH: Final = 64
 """Letters and digits: above 256 bits."""
-_READING: Final = ("dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:Query")
 
 
 class WalletStores(Construct):
@@ -126,14 +125,6 @@ class ValidatorStores(Construct):
                 [self.watermarks.table_arn],
             ),
         ]
-
-    def import_statement(self) -> iam.PolicyStatement:
-        """Return what the gateway may do with items that AWS's own loader wrote."""
-        return allow(
-            "KeysInTheReferencesShape",
-            list(_READING),
-            [self.keys.table_arn, self.tls.table_arn],
-        )
 
 
 def client_token(scope: Construct, name: str, *, debug: bool) -> secretsmanager.Secret:

@@ -10,8 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from nitrosigner.untrusted import parent
+
 MAX_USER_DATA: Final = 16 * 1024
 INSTANCE: Final = Path(__file__).with_name("instance")
+_PARENTS_UNITS: Final = Path(parent.__file__).with_name("systemd")
 PACKAGES: Final = ("aws-nitro-enclaves-cli", "python3.11", "amazon-cloudwatch-agent")
 CONTAINER_PACKAGES: Final = ("docker",)
 _PLACEHOLDER: Final = re.compile(r"@([A-Z0-9_]+)@")
@@ -41,4 +44,7 @@ def beside() -> list[tuple[str, bytes, bool]]:
         (f"instance/{path.name}", path.read_bytes(), path.suffix == ".sh")
         for path in sorted(INSTANCE.iterdir())
         if path.is_file() and path.name not in ("user_data.sh", "__init__.py")
+    ] + [
+        (f"instance/{path.name}", path.read_bytes(), False)
+        for path in sorted(_PARENTS_UNITS.glob("*.service"))
     ]

@@ -19,6 +19,8 @@ PYTHONPATH=$root/parent python3.11 -P "$here/write_settings.py" "$settings/deplo
 
 install -m 0644 "$settings/allocator.yaml" /etc/nitro_enclaves/allocator.yaml
 install -m 0644 "$here"/*.service /etc/systemd/system/
+install -D -m 0644 "$here/watchdog-logs.conf" \
+    /etc/systemd/system/nitrosigner-watchdog.service.d/logs.conf
 install -m 0644 "$here/nitrosigner.logrotate" /etc/logrotate.d/nitrosigner
 install -m 0644 "$here/nitrosigner.tmpfiles" /etc/tmpfiles.d/nitrosigner.conf
 systemd-tmpfiles --create nitrosigner.conf

@@ -14,6 +14,8 @@ from typing import Final, NoReturn
 from nitrosigner.verdicts import Code, Malformed
 
 DEFAULT_KEY: Final = "default"
+DEBUG_PREFIX: Final = "debug-"
+"""Deployments whose enclaves run in debug mode are called so, and no others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,17 @@ class Configuration:
     kms_key_arn: str | None = None
     """Needed by `set_key` alone."""
     default_key: str = DEFAULT_KEY
+
+    @property
+    def debug_expected(self) -> bool:
+        """
+        Whether the enclave may be in debug mode: it measures to zeros then.
+
+        Both must be said, the measurement and a deployment called so: neither a slip in
+        one of them nor an empty value makes a production function take such an enclave.
+        """
+        named = (self.deployment or "").startswith(DEBUG_PREFIX)
+        return named and self.pcr0 == frozenset({bytes(48)})
 
 
 def from_environment(environment: Mapping[str, str]) -> Configuration:

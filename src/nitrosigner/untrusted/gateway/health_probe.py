@@ -39,7 +39,7 @@ def probe(url: str, now: datetime) -> dict[str, float]:
     )
     try:
         connection.connect()
-        der = connection.sock.getpeercert(binary_form=True)
+        der: bytes = connection.sock.getpeercert(binary_form=True) or b""
         certificate = x509.load_der_x509_certificate(der)
         left = (certificate.not_valid_after_utc - now).total_seconds() / _DAY
         connection.request("GET", "/healthcheck")

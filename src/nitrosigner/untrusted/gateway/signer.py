@@ -84,6 +84,7 @@ class VerifiedSigner:
                 pcrs={0: wanted.pcr0},
                 administrator=wanted.administrator,
                 deployment=wanted.deployment,
+                allow_debug=wanted.debug_expected,
             )
         return self._proof
 
