@@ -18,4 +18,4 @@ if [ ${#missing[@]} -gt 0 ]; then
 fi
 make --no-print-directory image
 # The flows first: they count keys, and the others make more.
-exec .venv/bin/python -m pytest tests/flows/test_wallet.py tests/virtual_machine --image build/image/enclave.eif "$@"
+exec .venv/bin/python -m pytest tests/flows/test_{wallet,faults,secrets_stay_inside}.py tests/virtual_machine --image build/image/enclave.eif "$@"
