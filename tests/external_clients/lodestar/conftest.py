@@ -36,7 +36,6 @@ from nitrosigner.emulator.running_stack import RunningStack
 HERE = Path(__file__).parent
 VALIDATORS = 16
 SLOT_SECONDS = 2
-SLOTS_PER_EPOCH = 8
 _FEE_RECIPIENT = "0x" + "11" * 20
 _FORKS = (
     *("--params.SECONDS_PER_SLOT", str(SLOT_SECONDS)),
@@ -111,6 +110,7 @@ class BeaconNode(Process):
 
     def __init__(self, folder: Path, genesis: int) -> None:
         self.rest, p2p = free_port(), free_port()
+        self._genesis = genesis
         self.url = f"http://127.0.0.1:{self.rest}"
         super().__init__(
             folder,
@@ -125,6 +125,10 @@ class BeaconNode(Process):
                 *("--network.connectToDiscv5Bootnodes", "false"),
             ],
         )
+
+    @property
+    def slot(self) -> int:
+        return int(time.time() - self._genesis) // SLOT_SECONDS
 
     def get(self, path: str) -> Any:
         """Return `data` of an answer; None while there is none."""
@@ -210,7 +214,8 @@ class Witness:
                 self.pass_on(self.rfile.read(size))
 
             def pass_on(self, body: bytes | None) -> None:
-                headers = dict(self.headers.items()) | {"host": "localhost"}
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                headers["host"] = "localhost"
                 self.onward.request(self.command, self.path, body, headers)
                 response = self.onward.getresponse()
                 answer = response.read()
@@ -312,7 +317,7 @@ def setting(tmp_path: Path) -> Iterator[Setting]:
     witness = Witness(stack.ready.plain_http)
     try:
         keys = import_interop_keys(stack)
-        genesis = int(time.time()) + 25
+        genesis = int(time.time()) + 22
         nodes = []
         for name in ("node-a", "node-b"):
             node = BeaconNode(tmp_path / name, genesis)
