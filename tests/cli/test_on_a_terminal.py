@@ -94,3 +94,24 @@ def test_deleting_shows_what_it_will_do_and_needs_a_yes(
     assert f"deleting hot ({made['identity']})" in shown
     code, _ = dialogue(*delete, asks="[y/N]", answer="y")
     assert (code, made["state"]) == (0, "deleted")
+
+
+def test_a_mnemonic_that_is_typed_is_not_shown(dialogue: Dialogue, signer: Any) -> None:
+    words = "canary " + "abandon " * 10 + "about"
+    code, shown = dialogue("validators", "derive", asks="Mnemonic:", answer=words)
+    assert code == 0, shown
+    assert signer.validators.words == [words.encode()]
+    assert "abandon" not in shown
+    assert "canary" not in shown
+
+
+def test_what_ends_a_validator_needs_a_yes(dialogue: Dialogue, signer: Any) -> None:
+    name = "0x" + "a3" * 48
+    signer.validators.add(name, bytes(32))
+    ending = ("validators", "exit", name, "--validator-index", "7", "--epoch", "9")
+    code, shown = dialogue(*ending, asks="[y/N]", answer="n")
+    assert code == 1
+    assert "valid from epoch 9 on for ever" in shown
+    assert all("voluntary-exit" not in seen.path for seen in signer.seen)
+    code, shown = dialogue(*ending, asks="[y/N]", answer="y")
+    assert (code, '"epoch": "9"' in shown) == (0, True)
