@@ -1,7 +1,7 @@
 """
 The validator's Lambda function: the reference's operations, and those it lacked.
 
-It holds no key, and no TLS key either: that one is made in the enclave, so `set_tls_key`
+It holds no key, and no TLS key either: the enclave makes that one, so `set_tls_key`
 proves the certificate instead of making it (docs/decisions/0015). Before anything is
 sent the enclave is verified, as the wallet's function does.
 
