@@ -3,7 +3,7 @@ SHELL  := /bin/bash
 PYTHON ?= python3
 BIN    := .venv/bin
 
-.PHONY: demo test check lint types imports bench test-clients image synth test-vm lock lock-image clean
+.PHONY: demo test check lint types imports bench test-clients image synth test-vm bench-vm lock lock-image clean
 .DEFAULT_GOAL := check
 
 .venv/ready: requirements/dev.txt pyproject.toml
@@ -46,6 +46,9 @@ synth: .venv/ready       ## the AWS stacks as templates in cdk.out/; needs Node.
 
 test-vm: .venv/ready     ## the image in a virtual machine, with every flow run through it
 	bash tests/virtual_machine/run.sh
+
+bench-vm: .venv/ready    ## how fast the booted image is, under software emulation
+	$(BIN)/python bench/virtual_machine.py
 
 lock-image: .venv/ready  ## the newest Debian packages for the image; changes PCR0
 	$(BIN)/python -m nitrosigner.image.build --lock
