@@ -156,6 +156,7 @@ class FakeValidators:
         }
         self.signed: list[Permit] = []
         self.asked: list[tuple[Any, ...]] = []
+        self.untrusted: set[str] = set()
         self.failure: BaseException | None = None
         self.signing_failure: BaseException | None = None
         self.reloading: asyncio.Event | None = None
@@ -182,11 +183,16 @@ class FakeValidators:
             waiting=0,
         )
 
+    def busy(self) -> bool:
+        return False
+
     def find(self, identifier: str) -> FakeKey:
         self._fail()
         name = "0x" + identifier.lower().removeprefix("0x")
         if identifier in ("hot", "cold"):
             raise Refused(Code.NOT_ALLOWED, "this is a wallet's key")
+        if name in self.untrusted:
+            raise Refused(Code.RECORD_UNTRUSTED, "its record was altered")
         if name not in self.keys:
             raise Refused(Code.UNKNOWN_KEY, "there is no such validator key")
         return self.keys[name]

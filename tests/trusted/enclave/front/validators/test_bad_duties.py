@@ -255,6 +255,17 @@ def test_foreign_clients_get_nothing_signed(
     assert not duty_front.validators.signed
 
 
+@pytest.mark.parametrize(
+    ("token", "key"),
+    [("reader", 0), ("reader", 4), ("other-team-of-validators", 0)],
+)
+def test_nothing_is_parsed_for_whom_nothing_is_signed(
+    duty_front: Any, names: Any, token: Any, key: Any
+) -> None:
+    token = duty_front.tokens.get(token, token)
+    assert ask(duty_front, names[key], b"{", token=token)[0] == 403
+
+
 def test_a_foreign_token_is_403_in_the_words_of_the_contract(
     duty_front: Any, names: Any, attestation: Any
 ) -> None:

@@ -137,6 +137,21 @@ def test_a_client_gets_signatures_of_its_own_keys_only(
     assert answer[0]["error"]["code"] == 403
 
 
+def test_a_batch_needs_the_permission_of_its_kind(
+    duty_front: Any, names: Any, info: Any
+) -> None:
+    exits = {
+        "type": "VOLUNTARY_EXIT",
+        "fork_info": info(),
+        "voluntary_exit": {"epoch": "1", "validator_index": "1"},
+    }
+    token = duty_front.tokens["duties-only"]
+    _, answer = batch(duty_front, names[:2], exits, token=token)
+    assert [one["error"]["reason"] for one in answer] == ["not_allowed"] * 2
+    assert not duty_front.validators.signed
+    assert batch(duty_front, names[:2], exits, token="reader")[0] == 403
+
+
 def test_more_keys_than_fit_in_one_write_are_all_signed(
     duty_front: Any, names: Any, attestation: Any
 ) -> None:

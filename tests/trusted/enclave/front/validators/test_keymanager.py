@@ -179,6 +179,24 @@ def test_a_key_that_could_not_be_stopped_is_an_error(
     assert json.loads(answer["slashing_protection"])["data"] == []
 
 
+def test_a_key_whose_record_was_altered_is_an_error_to_delete(
+    duty_front: Any, names: Any
+) -> None:
+    duty_front.validators.untrusted.add(names[0])
+    _, answer = duty_front.ask("DELETE", KEYSTORES, {"pubkeys": [names[0]]})
+    assert answer["data"][0]["status"] == "error"
+    assert json.loads(answer["slashing_protection"])["data"] == []
+
+
+def test_what_cannot_be_recorded_is_not_begun(duty_front: Any, names: Any) -> None:
+    duty_front.services.failure = Undecided(Code.AUDIT_UNAVAILABLE, "full")
+    imported = {"keystores": [keystore(names, 4)], "passwords": ["right"]}
+    assert duty_front.ask("POST", KEYSTORES, imported)[0] == 503
+    body = {"pubkeys": [names[0]]}
+    assert duty_front.ask("DELETE", KEYSTORES, body)[0] == 503
+    assert not duty_front.validators.asked
+
+
 def test_no_credential_is_401_and_a_wrong_one_403(duty_front: Any) -> None:
     status, answer = duty_front.ask("GET", KEYSTORES, certificate=None)
     assert status == 401

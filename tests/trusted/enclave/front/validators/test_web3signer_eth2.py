@@ -1,5 +1,6 @@
 """Duties over real TLS, answered as Web3Signer answers them."""
 
+import json
 from typing import Any
 
 import pytest
@@ -74,16 +75,21 @@ def test_json_or_text_is_what_the_client_accepts(
         assert len(answer) == 2 + 192
 
 
+@pytest.mark.parametrize(
+    "accept",
+    [
+        ["text/plain;q=0.1", "application/json"],
+        ["application/json", "text/plain;q=0.1"],
+    ],
+)
 def test_two_accept_headers_count_as_one(
-    duty_front: Any, names: Any, attestation: Any
+    duty_front: Any, names: Any, attestation: Any, accept: Any
 ) -> None:
-    import json
-
     body = json.dumps(attestation()).encode()
+    headers = "".join(f"Accept: {one}\r\n" for one in accept)
     head = (
         f"POST {SIGN}{names[0]} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
-        "Accept: text/plain;q=0.1\r\nAccept: application/json\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
+        f"{headers}Content-Length: {len(body)}\r\n\r\n"
     ).encode()
     answer = duty_front.raw(head + body)
     assert b"200 OK" in answer
