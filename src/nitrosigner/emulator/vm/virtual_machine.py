@@ -175,6 +175,8 @@ class VirtualMachine:
             # On Nitro a guest that breaks its devices loses them. Here it is ended:
             # whatever it was, it was no image of ours.
             print(f"hypervisor: the guest broke its {name}: {fault}", file=sys.stderr)  # noqa: T201
+        finally:
+            # Without one of its devices it would hang, not fail.
             self.kill()
 
     @staticmethod
