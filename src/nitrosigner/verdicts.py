@@ -51,7 +51,7 @@ class Code(StrEnum):
     UNKNOWN_KEY = "unknown_key"
     SLASHABLE = "slashable"
     NOT_REGISTERED = "not_registered"
-    WRONG_PASSWORD = "wrong_password"
+    WRONG_PASSWORD = "wrong_password"  # noqa: S105 - the name of a refusal
     UNKNOWN_ROUTE = "unknown_route"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     VERSION_CONFLICT = "version_conflict"

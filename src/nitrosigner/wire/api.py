@@ -250,7 +250,7 @@ class RpcRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     jsonrpc: Annotated[str, msgspec.Meta(pattern=r"^2\.0\Z")]
     method: str
-    id: int | str | float | None | msgspec.UnsetType = msgspec.UNSET
+    id: int | str | float | msgspec.UnsetType | None = msgspec.UNSET
     """Absent: a notification, which is not answered."""
     params: Any = None
 
