@@ -30,7 +30,7 @@ VALIDATORS: Final = 4
 RACES: Final = 25
 """Epochs in which both signers are asked, for each validator, for different votes."""
 _ORDER: Final = 0x73EDA753299D7D483339D80809A1D80553BDA402FFFE5BFEFFFFFFFF00000001
-_FORK: Final = {
+FORK_INFO: Final = {
     "fork": {
         "previous_version": "0x05000001",
         "current_version": "0x06000001",
@@ -54,7 +54,7 @@ def attestation(source: int, target: int, head: str = "aa") -> dict[str, Any]:
     """Return a signing request, in the JSON of Web3Signer."""
     return {
         "type": "ATTESTATION",
-        "fork_info": _FORK,
+        "fork_info": FORK_INFO,
         "attestation": {
             "slot": str(target * 8),
             "index": "0",

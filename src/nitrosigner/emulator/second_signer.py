@@ -37,7 +37,7 @@ from nitrosigner.untrusted.parent.watchdog_configuration import (
     WatchdogConfiguration,
 )
 
-_ROOM: Final = "nitrosigner.untrusted.parent"
+_PARENT: Final = "nitrosigner.untrusted.parent"
 READY_DEADLINE: Final = 60.0
 CHECK_SECONDS: Final = 0.2
 """Between the watchdog's questions: nobody here wants to wait."""
@@ -96,10 +96,10 @@ def second_signer(stack: RunningStack) -> Iterator[SecondSigner]:
             log = running.enter_context(
                 (stack.folder.logs / "second.log").open("ab", buffering=0)
             )
-            for module, told in (("parent", parent), ("watchdog", watchdog)):
-                config = run / f"{module}-config.json"
+            for module, told in ((_PARENT, parent), (f"{_PARENT}.watchdog", watchdog)):
+                config = run / f"{module}.json"
                 replace(config, msgspec.json.encode(told))
-                command = (sys.executable, "-I", "-m", f"{_ROOM}.{module}")
+                command = (sys.executable, "-I", "-m", module)
                 process = subprocess.Popen(
                     tethered((*command, "--config", str(config))),
                     env=_ENVIRONMENT,
