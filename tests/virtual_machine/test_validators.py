@@ -115,6 +115,7 @@ def test_a_duty_is_signed_once_and_another_one_in_its_place_never(
     assert told.value.code == Code.SLASHABLE
 
 
+@pytest.mark.timeout(400)
 def test_killing_the_machine_while_validators_sign_forgets_no_vote(
     stack: RunningStack,
     operator: SignerClient,
