@@ -11,6 +11,7 @@ import pytest
 
 from nitrosigner.trusted.enclave.key_writer import header_of
 from nitrosigner.trusted.enclave.permit import Permit
+from nitrosigner.trusted.enclave.sealed_records import seal
 from nitrosigner.trusted.signing.beacon_duties import read_duty
 from nitrosigner.trusted.signing.bls12_381 import Bls12381
 from nitrosigner.trusted.signing.secret_bytes import SecretBytes
@@ -487,3 +488,119 @@ def test_a_key_deleted_in_one_enclave_votes_in_none(lab: Any, vp: Any) -> None:
             await vote(two, 61)
 
     asyncio.run(play())
+
+
+# --- what happens between a reload's reading and its one step ---
+
+
+def between(running: Any, act: Callable[[], Any]) -> None:
+    """Have *act* awaited after a reload has read and before it changes anything."""
+    refresh = running.validators._parts.refresh
+    before = refresh.before
+
+    async def both(coming: Any) -> None:
+        await before(coming)
+        await act()
+
+    refresh.before = both
+
+
+def test_a_change_during_a_reload_is_not_undone_by_it(lab: Any, vp: Any) -> None:
+    async def play() -> None:
+        async with lab.boot(vp) as one, lab.boot(vp) as two:
+            await import_key(one)
+            await two.validators.reload()
+            await one.validators.disable(NAME)
+            await one.validators.enable(NAME)
+
+            async def act() -> None:
+                # By now two has read version 3, where the key is enabled.
+                with pytest.raises(Refused):
+                    await two.validators.disable(NAME, 1)
+                await one.validators.disable(NAME)
+                with pytest.raises(Refused):
+                    await two.validators.disable(NAME, 3)
+
+            between(two, act)
+            await two.validators.reload()
+            assert two.validators.describe(NAME).state == "disabled"
+
+    asyncio.run(play())
+
+
+def test_a_key_that_comes_back_during_a_reload_stays(lab: Any, vp: Any) -> None:
+    async def play(running: Any) -> None:
+        await import_key(running)
+        kept = vp.records.pop(("keys", NAME))
+
+        async def act() -> None:
+            vp.records["keys", NAME] = kept
+            await running.validators.disable(NAME)
+
+        between(running, act)
+        assert (await running.validators.reload()).removed == 0
+        assert running.validators.describe(NAME).state == "disabled"
+
+    lab.booted(vp, play)
+
+
+def test_a_reload_learns_who_lost_and_who_regained_protection(
+    lab: Any, vp: Any
+) -> None:
+    async def play() -> None:
+        async with lab.boot(vp) as one, lab.boot(vp) as two:
+            await import_key(one)
+            kept = dict(vp.watermarks)
+            vp.watermarks.clear()
+            await two.validators.reload()
+            assert two.validators.facts.unprotected == 1
+            vp.watermarks.update(kept)
+            await two.validators.reload()
+            assert two.validators.facts.unprotected == 0
+            await vote(two, 60)
+
+    asyncio.run(play())
+
+
+def test_no_history_is_shown_that_the_store_does_not_have(lab: Any, vp: Any) -> None:
+    async def play(running: Any) -> None:
+        await import_key(running)
+        vp.watermarks.clear()
+        history = await running.validators.history([PUBLIC_KEY])
+        assert (history.reached, history.lost) == ({}, [PUBLIC_KEY])
+
+    lab.booted(vp, play)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"purpose": "wallet"},
+        {"purpose": "other"},
+        {"kind": "kms"},
+        {"identity": "0x" + "ab" * 48},
+        {"public_key": b"\xab" * 48},
+        {"algorithm": "secp256k1"},
+        {"algorithm": "bls"},
+    ],
+)
+def test_a_record_that_does_not_agree_with_itself_is_rejected(
+    lab: Any, vp: Any, changes: dict[str, Any]
+) -> None:
+    """Only we could have sealed it so: a fault of our own, or of another release."""
+
+    async def make(running: Any) -> None:
+        await import_key(running)
+        slot = running.validators.find(NAME)
+        header = msgspec.structs.replace(header_of(slot), **changes)
+        with slot.unseal() as secret:
+            made = seal(slot.vault_key, header, secret, bytes)
+        vp.records["keys", NAME] = services.StoredRecord(NAME, 1, made.stored())
+
+    lab.booted(vp, make)
+
+    async def look(running: Any) -> None:
+        assert set(running.keyring.rejected) == {NAME}
+        assert running.validators.facts.loaded == 0
+
+    lab.booted(vp, look)
