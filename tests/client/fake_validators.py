@@ -131,6 +131,8 @@ def route(  # noqa: PLR0917  # a request has that many parts
             handler.json(201, state.add(public_key(secret), secret))
         case "POST", "validators", "import":
             _import(handler, problem, state, sent)
+        case "POST", "validators", "import-reference":
+            _import_reference(handler, problem, state, sent)
         case "POST", "validators", "derive":
             _derive(handler, problem, state, sent)
         case "GET", "validators", name:
@@ -230,6 +232,16 @@ def _page(handler: Any, state: FakeValidators, query: Any) -> None:
     handler.json(200, {"keys": listed, "more": len(names) > cut})
 
 
+def _import_reference(
+    handler: Any, problem: Any, state: FakeValidators, sent: Any
+) -> None:
+    """Open b"kms:" and the key, where the enclave asks KMS and finds a keystore."""
+    opened, _, secret = base64.b64decode(sent["ciphertext"]).partition(b":")
+    if opened != b"kms":
+        raise problem(403, "kms_refused", "KMS does not open it")
+    _keep(handler, problem, state, sent["public_key"], secret, sent["history"])
+
+
 def _import(handler: Any, problem: Any, state: FakeValidators, sent: Any) -> None:
     signer = handler.server.signer
     name = sent["identity"]
@@ -245,12 +257,23 @@ def _import(handler: Any, problem: Any, state: FakeValidators, sent: Any) -> Non
         )
     except ValueError:
         raise problem(400, "malformed_key", "not wrapped for this") from None
+    _keep(handler, problem, state, name, secret, sent["history"])
+
+
+def _keep(  # noqa: PLR0917  # a request has that many parts
+    handler: Any,
+    problem: Any,
+    state: FakeValidators,
+    name: str,
+    secret: bytes,
+    history: Any,
+) -> None:
     if public_key(secret) != name:
         raise problem(403, "key_mismatch", "another public key")
     state.count(problem)
-    if sent["history"] is not None:
-        assert [entry["pubkey"] for entry in sent["history"]["data"]] == [name]
-        state.merge(sent["history"], problem)
+    if history is not None:
+        assert [entry["pubkey"] for entry in history["data"]] == [name]
+        state.merge(history, problem)
     here = state.keys.get(name)
     if here is not None and here["state"] != "deleted":
         handler.json(200, here)

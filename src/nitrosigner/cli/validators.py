@@ -5,6 +5,7 @@ import click
 from nitrosigner.cli.validator_derive import backup_key, derive, open_backup
 from nitrosigner.cli.validator_import import import_
 from nitrosigner.cli.validator_keys import create, delete, disable, enable, list_
+from nitrosigner.cli.validator_reference import import_reference
 from nitrosigner.cli.validator_statements import bls_change, deposit_data, exit_
 
 
@@ -24,6 +25,7 @@ for _command in (
     enable,
     exit_,
     import_,
+    import_reference,
     list_,
     open_backup,
 ):
