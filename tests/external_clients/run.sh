@@ -11,5 +11,14 @@ command -v node >/dev/null && command -v npm >/dev/null || {
 if [ ! -x node_modules/@foundry-rs/anvil-linux-amd64/bin/anvil ] || [ package-lock.json -nt node_modules/.package-lock.json ]; then
     npm ci --no-audit --no-fund --loglevel=error
 fi
+if [ ! -x lodestar/node_modules/.bin/lodestar ] || [ lodestar/package-lock.json -nt lodestar/node_modules/.package-lock.json ]; then
+    # Only these two need their native half; whatever else wants to run code is not let.
+    (
+        cd lodestar
+        npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+        if [ -f /usr/include/node/node.h ]; then export npm_config_nodedir=/usr; fi
+        npm rebuild snappy bcrypto --loglevel=error
+    )
+fi
 cd ../..
 exec .venv/bin/python -m pytest tests/external_clients "$@"
