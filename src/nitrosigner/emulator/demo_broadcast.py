@@ -71,6 +71,13 @@ class Node:
             raise StepFailed(f"the node refused {method}: {body['error']['message']}")
         return body["result"]
 
+    def receipt(self, sent: str) -> dict[str, Any]:
+        """Wait until the transaction with this hash is mined; return its receipt."""
+        ask = "eth_getTransactionReceipt"
+        wait_until(lambda: self(ask, sent) is not None, "the EVM node mines it")
+        found: dict[str, Any] = self(ask, sent)
+        return found
+
 
 @contextlib.contextmanager
 def running_node(anvil: Path) -> Iterator[Node]:

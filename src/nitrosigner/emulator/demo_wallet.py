@@ -260,7 +260,7 @@ class Wallet:
             )
             sent = node("eth_sendRawTransaction", signed.raw)
             need(sent == signed.hash, "the node computes another hash")
-            receipt = node("eth_getTransactionReceipt", sent)
+            receipt = node.receipt(sent)
             need(receipt["status"] == "0x1", "the transaction failed")
             lines.append(f"chain {CHAIN_ID}, block {int(receipt['blockNumber'], 16)}")
             lines.append(f"hash {receipt['transactionHash']}, status success")
