@@ -123,3 +123,19 @@ def again(node: None) -> Any:
     """Synthesize once more, somewhere else."""
     del node
     return lambda folder, image: synthesize(folder, settings_of(), image)
+
+
+@pytest.fixture(scope="session")
+def choose(node: None, image: Any) -> Any:
+    """Synthesize with other choices, given by stack."""
+    del node
+    from nitrosigner.infrastructure import settings
+    from nitrosigner.infrastructure.measured_image import MeasuredImage
+
+    without_machine = MeasuredImage(image.eif, image.pcr0, image.previous)
+
+    def synthesized(folder: Path, stacks: dict[str, Any]) -> Synthesized:
+        chosen = settings.parse(json.dumps({"stacks": stacks}).encode())
+        return synthesize(folder, chosen, without_machine)
+
+    return synthesized

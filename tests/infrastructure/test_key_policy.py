@@ -265,3 +265,46 @@ def test_the_key_rotates_and_in_production_stays(synthesized: Any, stack: str) -
     assert key["DeletionPolicy"] == keep
     assert key["UpdateReplacePolicy"] == keep
     assert ("DEBUG" in key["Properties"]["Description"]) is stack.startswith("dev")
+
+
+def test_our_own_linter_finds_nothing_in_production_and_the_zeros_in_debug(
+    synthesized: Any, stack: str
+) -> None:
+    from nitrosigner.image.key_policy_lint import is_clean, lint
+
+    findings = lint(json.dumps(resolved(synthesized, stack)))
+    assert is_clean(findings) is not stack.startswith("dev"), findings
+
+
+def test_a_final_policy_can_be_changed_by_nobody(node: None) -> None:
+    from nitrosigner.infrastructure.measured_image import MeasuredImage
+    from nitrosigner.infrastructure.settings import parse, plans
+    from nitrosigner.infrastructure.vault_key import policy_document
+
+    del node
+    chosen = {"administrator": "a1" * 32, "final_key_policy": True}
+    settings = parse(json.dumps({"stacks": {"prodNitroWalletEth": chosen}}).encode())
+    plan = next(one for one in plans(settings, measured=True) if not one.debug)
+    text = json.dumps(policy_document(plan, MeasuredImage(None, "ab" * 48, [])))
+    stand_in = "arn:aws:iam::000000000000:role/administrator"
+    ruling = ask(json.loads(text), stand_in, "PutKeyPolicy")
+    assert ruling.denied
+
+
+def test_pcr3_and_pcr8_are_asked_for_where_configured(node: None) -> None:
+    from nitrosigner.infrastructure.measured_image import MeasuredImage
+    from nitrosigner.infrastructure.settings import parse, plans
+    from nitrosigner.infrastructure.vault_key import policy_document
+
+    del node
+    chosen = {
+        "administrator": "a1" * 32,
+        "pcr3": ["33" * 48],
+        "signed_image": True,
+    }
+    settings = parse(json.dumps({"stacks": {"prodNitroWalletEth": chosen}}).encode())
+    plan = next(one for one in plans(settings, measured=True) if not one.debug)
+    image = MeasuredImage(None, "ab" * 48, [], pcr8="88" * 48)
+    text = json.dumps(policy_document(plan, image))
+    assert '"kms:RecipientAttestation:PCR3": ["' + "33" * 48 in text
+    assert '"kms:RecipientAttestation:PCR8": ["' + "88" * 48 in text

@@ -7,6 +7,7 @@ give the same bytes, so an unchanged program changes no template.
 """
 
 import hashlib
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -132,6 +133,7 @@ def make(
     if not site.is_dir():
         build.mkdir(parents=True, exist_ok=True)
         partial = site.with_name(f"{site.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
         wheels(program, machine, partial)
         partial.mkdir(exist_ok=True)
         partial.rename(site)

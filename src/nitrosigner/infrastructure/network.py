@@ -9,7 +9,7 @@ and the endpoints pass on only calls of this account.
 from collections.abc import Mapping
 from typing import Final
 
-from aws_cdk import Aws
+from aws_cdk import Aws, Fn
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_logs as logs
@@ -80,7 +80,11 @@ class Network(Construct):
             self,
             "Vpc",
             ip_addresses=ec2.IpAddresses.cidr(cidr),
-            max_azs=zones,
+            # Which they are is known in the region only. Asking for a number of them
+            # would need an account, or end at two.
+            availability_zones=[
+                Fn.select(index, Fn.get_azs()) for index in range(zones)
+            ],
             nat_gateways=1 if nat_gateway else 0,
             subnet_configuration=subnets,
             restrict_default_security_group=False,

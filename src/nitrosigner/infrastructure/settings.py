@@ -36,6 +36,10 @@ RoleArn = Annotated[
 Cidr = Annotated[
     str, msgspec.Meta(pattern=r"^([0-9]{1,3}\.){3}[0-9]{1,3}/([89]|[12][0-9]|3[0-2])\Z")
 ]
+VpcCidr = Annotated[
+    str, msgspec.Meta(pattern=r"^([0-9]{1,3}\.){3}[0-9]{1,3}/(1[6-9]|20)\Z")
+]
+"""What a VPC may have, and what holds the subnets of six zones."""
 TopicArn = Annotated[str, msgspec.Meta(pattern=r"^arn:aws[a-z-]*:sns:[^\s]+\Z")]
 Count = Annotated[int, msgspec.Meta(ge=2, le=60)]
 Gibibytes = Annotated[int, msgspec.Meta(ge=8, le=1024)]
@@ -106,7 +110,7 @@ class StackSettings(_Part, frozen=True, kw_only=True):
     enclave_processors: Processors = 2
     parent: ParentKind = ParentKind.SERVICE
     zones: Annotated[int, msgspec.Meta(ge=2, le=6)] = 2
-    network: Cidr = "10.20.0.0/16"
+    network: VpcCidr = "10.20.0.0/16"
     nat_gateway: bool = False
     """Lets instances reach the internet. Nothing of ours needs it."""
     ecr_endpoints: bool = True

@@ -1,0 +1,244 @@
+"""
+The commands that this room adds to `nitrosigner`: `deploy plan|status|doctor|…`.
+
+Found through an entry point, like the emulator's, because they use the parent's stores
+and the command line must not. Every other command loads this file too, so it imports
+what it needs only when one of its commands is run. None of them needs Node.js.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+if TYPE_CHECKING:
+    from nitrosigner.infrastructure.account import Account
+    from nitrosigner.infrastructure.outputs import Outputs
+
+_file = click.Path(path_type=Path, dir_okay=False)
+_outputs = click.option(
+    "--outputs",
+    "file",
+    type=_file,
+    required=True,
+    metavar="FILE",
+    help="What cdk deploy --outputs-file wrote.",
+)
+_stack = click.option("--stack", metavar="NAME", help="If the file has several.")
+_json = click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+_SHOWN: Final = 16
+
+
+@click.group()
+def deploy() -> None:
+    """Look at the AWS stacks, and say what to do next."""
+
+
+@deploy.command()
+@click.option(
+    "--settings",
+    "file",
+    type=_file,
+    default=Path("deployment.json"),
+    show_default=True,
+    help="The stacks' settings; without the file everything is an example.",
+)
+@_json
+def plan(file: Path, as_json: bool) -> None:
+    """Show what the four stacks would be, and what they still lack."""
+    from nitrosigner.cli.output import Output
+    from nitrosigner.infrastructure import settings
+    from nitrosigner.infrastructure.app import image_of
+
+    chosen = settings.read(file) if file.exists() else settings.Settings()
+    image = image_of(chosen, file.resolve().parent)
+    rows: list[dict[str, Any]] = [
+        {
+            "stack": one.name,
+            "mode": "DEBUG" if one.debug else "production",
+            "deployment": one.deployment,
+            "administrator": one.chosen.administrator,
+            "measurements": None if one.debug or not image.eif else image.admitted,
+            "instances": f"{one.chosen.minimum}-{one.chosen.maximum} "
+            f"{one.instance_type}",
+            "lacks": one.not_deployable,
+            "next": f"cdk deploy {one.name} --outputs-file outputs.json"
+            if not one.not_deployable
+            else "see docs/operations/first-deployment.md",
+        }
+        for one in settings.plans(chosen, measured=image.eif is not None)
+    ]
+    output = Output(as_json)
+    output.table(
+        {"stacks": rows},
+        ("stack", "mode", "deployment", "PCR0", "instances", "next"),
+        [
+            (
+                row["stack"],
+                row["mode"],
+                row["deployment"],
+                (row["measurements"] or ["-"])[0][:_SHOWN],
+                row["instances"],
+                row["next"],
+            )
+            for row in rows
+        ],
+        empty="no stacks",
+    )
+    if not as_json:
+        for row in rows:
+            for reason in row["lacks"]:
+                output.say(f"{row['stack']}: {reason}")
+
+
+@deploy.command()
+@_outputs
+@_stack
+@click.option("--offline", is_flag=True, help="Read the file only; ask AWS nothing.")
+@_json
+def status(file: Path, stack: str | None, offline: bool, as_json: bool) -> None:
+    """Show what was deployed and, with AWS credentials, how it stands."""
+    from nitrosigner.cli.output import Output
+    from nitrosigner.infrastructure import outputs as outputs_file
+
+    name, outputs = outputs_file.read(file, stack)
+    shown: dict[str, Any] = {
+        "stack": name,
+        "mode": outputs.mode,
+        "url": f"https://{outputs.host}",
+        "deployment": outputs.deployment,
+        "administrator": outputs.administrator,
+        "measurements": outputs.admitted,
+        "kms_key": outputs.key_arn,
+    }
+    if not offline:
+        shown |= _live(name, outputs, account(outputs))
+    Output(as_json).fields(
+        shown,
+        [
+            (field, ", ".join(value) if isinstance(value, list) else str(value))
+            for field, value in shown.items()
+        ],
+    )
+
+
+def _live(stack: str, outputs: "Outputs", account: "Account") -> dict[str, Any]:
+    found = account.manifest(outputs)
+    version = None
+    if found is not None:
+        from nitrosigner.wire import manifest
+
+        version = manifest.accept(found[0]).manifest.version
+    return {
+        "manifest_version": version,
+        "started": account.initialised(outputs.init_flag),
+        "instances": [
+            f"{one.name} {one.lifecycle} {one.health}"
+            for one in account.instances(outputs.group)
+        ],
+        "alarms": account.alarms(stack),
+    }
+
+
+@deploy.command()
+@_outputs
+@_stack
+@_json
+@click.pass_context
+def doctor(
+    context: click.Context, file: Path, stack: str | None, as_json: bool
+) -> None:
+    """Check every step from the stack to a signature; say what to do next."""
+    from nitrosigner.cli.output import Output, json_text
+    from nitrosigner.infrastructure import outputs as outputs_file
+    from nitrosigner.infrastructure.deployment_checks import check
+
+    name, outputs = outputs_file.read(file, stack)
+    output = Output(as_json)
+    findings = []
+    for finding in check(name, outputs, account(outputs), str(file)):
+        findings.append(finding)
+        if not as_json:
+            mark = "ok" if finding.ok else "FAILS"
+            click.echo(f"{finding.step:<11} {mark:<6} {finding.sentence}")
+            if finding.hint:
+                output.say(f"next: {finding.hint}")
+    ok = all(finding.ok for finding in findings)
+    if as_json:
+        steps = [
+            {
+                "step": one.step,
+                "ok": one.ok,
+                "message": one.sentence,
+                "hint": one.hint,
+            }
+            for one in findings
+        ]
+        click.echo(json_text({"stack": name, "ok": ok, "steps": steps}))
+    if not ok:
+        context.exit(1)
+
+
+@deploy.command("publish-manifest")
+@_outputs
+@_stack
+@click.argument("manifest", type=_file)
+@_json
+def publish_manifest(
+    file: Path, stack: str | None, manifest: Path, as_json: bool
+) -> None:
+    """Put the signed MANIFEST in force for the next boots of the stack's enclaves."""
+    from nitrosigner.cli.files import read_file
+    from nitrosigner.cli.output import Output
+    from nitrosigner.infrastructure import outputs as outputs_file
+    from nitrosigner.infrastructure.deployment_checks import check_manifest
+    from nitrosigner.verdicts import Code, Refused, Undecided
+    from nitrosigner.wire import manifest as manifests
+
+    name, outputs = outputs_file.read(file, stack)
+    signed = read_file(manifest, "the manifest", manifests.MAX_MANIFEST)
+    accepted = check_manifest(outputs, signed)
+    reached = account(outputs)
+    before = reached.manifest(outputs)
+    expected = 0
+    if before is not None:
+        expected = before[1]
+        newer = manifests.accept(before[0]).manifest.version
+        if before[0] != signed and newer >= accepted.manifest.version:
+            raise Refused(
+                Code.MANIFEST_UNTRUSTED,
+                f"version {newer} is published; enclaves that have seen it refuse "
+                f"version {accepted.manifest.version}",
+                f"raise the version above {newer} and sign again",
+            )
+    changed = before is None or before[0] != signed
+    if changed and not reached.publish(outputs, signed, expected):
+        raise Undecided(
+            Code.VERSION_CONFLICT,
+            "somebody else published a manifest meanwhile",
+            "look at it with nitrosigner deploy status, then try again",
+        )
+    Output(as_json).fields(
+        {
+            "stack": name,
+            "published": changed,
+            "version": accepted.manifest.version,
+            "digest": accepted.digest,
+        },
+        [
+            ("stack", name),
+            ("version", str(accepted.manifest.version)),
+            ("digest", accepted.digest),
+            ("published", "yes" if changed else "it was already"),
+        ],
+    )
+
+
+def account(outputs: "Outputs") -> "Account":
+    """Return the account that the environment's credentials open."""
+    from nitrosigner.infrastructure.account import AwsAccount
+
+    return AwsAccount(outputs.region)
+
+
+commands: Final = (deploy,)
