@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # make test-clients: a real EVM node (anvil), web3.py, viem and ethers against the local stack, and our stores
 # against a DynamoDB (dynalite), alone and in a played deployment of two signers that are killed under load.
-# Installs what it needs below this folder, from the committed lock file; skips nothing.
+# A beacon node with its validator client (Lodestar) lives on our signatures.
+# Installs what it needs below this folder, from the committed lock files; skips nothing.
 set -euo pipefail
 cd "$(dirname "$0")"
 command -v node >/dev/null && command -v npm >/dev/null || {

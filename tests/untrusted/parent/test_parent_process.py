@@ -5,16 +5,18 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nitrosigner.untrusted.parent import state
+from nitrosigner.untrusted.parent import control_socket, state
 from nitrosigner.wire import frames, services
 from nitrosigner.wire.addresses import EGRESS_PORT, SERVICES_PORT
 from nitrosigner.wire.services import (
@@ -310,3 +312,37 @@ def test_garbage_on_every_door_leaves_it_alive(start: Start, enclave: Any) -> No
     assert parent.end() == 0
     assert "CANARY" not in json.dumps(parent.log())
     assert "fault" not in {line["event"] for line in parent.log()}
+
+
+def test_a_watchdog_may_have_callers_kept_out_and_let_in(
+    start: Start, tmp_path: Path
+) -> None:
+    control = tmp_path / "parent.sock"
+    parent = start(control=str(control), metrics={"port": 0})
+    port = parent.ready()
+
+    def tell(command: str) -> dict[str, Any]:
+        return asyncio.run(control_socket.ask(control, command, 10))
+
+    assert tell("status") == {"letting_in": True, "unanswered": 0}
+    assert tell("drain")["letting_in"] is False
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), 5)
+    assert tell("resume")["letting_in"] is True
+    socket.create_connection(("127.0.0.1", port), 5).close()
+    assert tell("open the vault")["error"]["code"] == "malformed_request"
+    assert control.stat().st_mode & 0o777 == 0o600
+    assert parent.end() == 0
+    assert not control.exists()
+
+
+def test_prometheus_finds_the_counters(start: Start) -> None:
+    parent = start(metrics={"port": 0})
+    parent.ready()
+    (port,) = [line["port"] for line in parent.log() if line["event"] == "metrics"]
+    url = f"http://127.0.0.1:{port}/metrics"
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+        text = answer.read().decode()
+    assert "nitrosigner_enclave_ready 0" in text
+    assert "nitrosigner_relay_connections 0" in text

@@ -437,6 +437,42 @@ def test_draining_lets_the_last_answer_through(started: Any, wait_for: Any) -> N
     asyncio.run(main())
 
 
+def test_a_paused_relay_lets_nobody_in_and_those_inside_stay(
+    started: Any, wait_for: Any
+) -> None:
+    answer = asyncio.Event()
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        await answer.wait()
+        writer.write(b"answer")
+        await reader.read()
+        writer.close()
+
+    async def main() -> None:
+        async with started(slow) as (relay, port):
+            reader, writer = await dial(port)
+            assert relay.unanswered <= 1
+            writer.write(b"question")
+            await wait_for(lambda: relay.counts().bytes_in == 8)
+            relay.pause()
+            assert not relay.letting_in
+            with pytest.raises(ConnectionError):
+                await dial(port)
+            assert relay.unanswered == 1
+            answer.set()
+            assert await reader.readexactly(6) == b"answer"
+            assert relay.unanswered == 0
+            await relay.resume()
+            await relay.resume()
+            assert relay.letting_in
+            again, other = await dial(port)
+            other.write(b"question")
+            assert await again.readexactly(6) == b"answer"
+
+    asyncio.run(main())
+
+
 def test_a_port_that_is_taken_is_a_verdict(vsock: Any, log: Any) -> None:
     async def main() -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
