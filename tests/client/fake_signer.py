@@ -320,6 +320,7 @@ class _Handler(BaseHTTPRequestHandler):
                     "kms_calls": 1,
                     "version": "0",
                 } | signer.health
+                health["outcome"] = health["status"]
                 self.json(200 if health["status"] == "UP" else 503, health)
                 return
             case "GET", "api", "v1", "ca":

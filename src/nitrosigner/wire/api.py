@@ -231,6 +231,8 @@ class HealthBody(_Body, frozen=True, kw_only=True):
     """GET /healthcheck: 200 when ready, 503 when not."""
 
     status: Literal["UP", "DOWN"]
+    outcome: Literal["UP", "DOWN"]
+    """The same, where Web3Signer has it: some validator clients read only this."""
     state: str
     """The boot state reached: nsm, recipient_key, manifest, kms, vault, records, tls,
     ready; or the reason for a later failure."""

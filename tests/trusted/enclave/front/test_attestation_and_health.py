@@ -124,5 +124,6 @@ def test_health_does_not_lie(
     answered, answer = front.ask("GET", "/healthcheck", certificate=None)
     assert answered == status
     assert answer["status"] == ("UP" if status == 200 else "DOWN")
+    assert answer["outcome"] == answer["status"]  # where Web3Signer's clients look
     assert answer["state"] == state
     assert {name for name, ok in answer["checks"].items() if not ok} == failed

@@ -49,6 +49,7 @@ def healthcheck(call: Call) -> Response:
         state = f"{failed[0]}_unavailable"
     body = api.HealthBody(
         status="UP" if state == READY else "DOWN",
+        outcome="UP" if state == READY else "DOWN",
         state=state,
         steps=health.steps,
         checks=checks,
