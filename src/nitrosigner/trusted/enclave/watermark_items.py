@@ -43,8 +43,8 @@ class _Untrusted(Refused):
         super().__init__(
             Code.RECORD_UNTRUSTED,
             message,
-            "nothing is signed for this validator until its slashing protection is"
-            " restored: import its latest EIP-3076 history",
+            "nothing is signed for this validator until the store is restored, or the"
+            " damaged item is removed and its latest EIP-3076 history imported",
         )
 
 
