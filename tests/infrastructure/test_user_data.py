@@ -219,6 +219,14 @@ def test_each_program_can_read_what_it_is_told(
     agent = json.loads((tmp_path / "cloudwatch-agent.json").read_text())
     files = agent["logs"]["logs_collected"]["files"]["collect_list"]
     assert {one["file_path"] for one in files} >= {f"{deployed_settings.AUDIT}*"}
+    shipped = agent["logs"]["metrics_collected"]["prometheus"]
+    assert shipped["prometheus_config_path"] == deployed_settings.PROMETHEUS
+    scraped = json.loads((tmp_path / "prometheus.json").read_text())
+    assert parent.metrics is not None
+    (job,) = scraped["scrape_configs"]
+    assert job["static_configs"][0]["targets"] == [
+        f"{parent.metrics.address}:{parent.metrics.port}"
+    ]
 
 
 def test_the_archive_holds_the_units_and_nothing_of_the_enclave(

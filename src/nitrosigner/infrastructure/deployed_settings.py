@@ -18,6 +18,24 @@ from nitrosigner.infrastructure.stores import ValidatorStores, WalletStores
 STATE: Final = "/var/lib/nitrosigner/state.json"
 PARENT_CONTROL: Final = "/var/lib/nitrosigner/parent.sock"
 METRICS_PORT: Final = 9464
+METRICS_JOB: Final = "nitrosigner"
+PROMETHEUS: Final = "/etc/nitrosigner/prometheus.json"
+SHIPPED_METRICS: Final = {
+    # For each set of labels, what the agent makes CloudWatch metrics of. Each series
+    # costs by the month, so histograms and bytes stay on the instance.
+    ("stack",): (
+        "nitrosigner_enclave_ready",
+        "nitrosigner_validator_keys_loaded",
+        "nitrosigner_validator_keys_enabled",
+        "nitrosigner_watermark_age_seconds",
+        "nitrosigner_kms_calls_total",
+        "nitrosigner_duties_shed_total",
+        "nitrosigner_relay_connections",
+    ),
+    ("stack", "kind"): ("nitrosigner_duties_permitted_total",),
+    ("stack", "reason"): ("nitrosigner_duties_prevented_total",),
+    ("stack", "code"): ("nitrosigner_duties_undecided_total",),
+}
 AUDIT: Final = "/var/log/nitrosigner/audit/audit.jsonl"
 LOGS: Final = ("parent", "watchdog", "lifecycle")
 AUDIT_ROTATION: Final = 100 * 1024 * 1024
@@ -60,6 +78,20 @@ def deployed(
             "cpu_count": plan.chosen.enclave_processors,
         },
         "cloudwatch-agent": _cloudwatch_agent(log_groups),
+        "prometheus": {
+            "global": {"scrape_interval": "1m", "scrape_timeout": "5s"},
+            "scrape_configs": [
+                {
+                    "job_name": METRICS_JOB,
+                    "static_configs": [
+                        {
+                            "targets": [f"127.0.0.1:{METRICS_PORT}"],
+                            "labels": {"stack": plan.name},
+                        }
+                    ],
+                }
+            ],
+        },
     }
 
 
@@ -71,7 +103,7 @@ def _parent(plan: Plan, stores: WalletStores | ValidatorStores) -> dict[str, Any
         "audit": {"path": AUDIT, "rotate_bytes": AUDIT_ROTATION},
         "state": STATE,
         "control": PARENT_CONTROL,
-        # On the instance only. An agent beside it may scrape; grafana.json is for that.
+        # On the instance only: the CloudWatch agent scrapes, or another one beside it.
         "metrics": {"address": "127.0.0.1", "port": METRICS_PORT},
         "limits": {"drain_seconds": DRAIN_SECONDS},
     }
@@ -115,5 +147,25 @@ def _cloudwatch_agent(log_groups: Mapping[str, str]) -> dict[str, Any]:
     files.append(followed("/var/log/cloud-init-output.log", log_groups["installation"]))
     return {
         "agent": {"region": Aws.REGION, "logfile": "/var/log/cloudwatch-agent.log"},
-        "logs": {"logs_collected": {"files": {"collect_list": files}}},
+        "logs": {
+            "logs_collected": {"files": {"collect_list": files}},
+            "metrics_collected": {
+                "prometheus": {
+                    "log_group_name": log_groups["metrics"],
+                    "prometheus_config_path": PROMETHEUS,
+                    "emf_processor": {
+                        "metric_namespace": METRICS_JOB,
+                        "metric_declaration": [
+                            {
+                                "source_labels": ["job"],
+                                "label_matcher": f"^{METRICS_JOB}$",
+                                "dimensions": [list(labels)],
+                                "metric_selectors": [f"^{name}$" for name in names],
+                            }
+                            for labels, names in SHIPPED_METRICS.items()
+                        ],
+                    },
+                }
+            },
+        },
     }

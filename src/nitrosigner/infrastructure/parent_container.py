@@ -1,7 +1,7 @@
 """
 The parent as a container image in ECR, for those who want it so.
 
-The default needs no Docker anywhere (docs/decisions/0018). With this choice `cdk
+The default needs no Docker anywhere (docs/decisions/0019). With this choice `cdk
 deploy` builds the image with Docker and instances pull it; synthesis still needs none.
 Watchdog and lifecycle stay services: they start enclaves and services of the host.
 """

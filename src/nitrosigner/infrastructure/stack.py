@@ -61,7 +61,7 @@ _RETENTION: Final = {
     1827: logs.RetentionDays.FIVE_YEARS,
     3653: logs.RetentionDays.TEN_YEARS,
 }
-_LOG_GROUPS: Final = (*deployed_settings.LOGS, "audit", "installation")
+_LOG_GROUPS: Final = (*deployed_settings.LOGS, "audit", "installation", "metrics")
 GATEWAYS_AT_ONCE: Final = 20
 DEBUG_WARNING: Final = (
     "DEBUG MODE: enclaves are not measured, whoever runs the instances can read them, "
@@ -380,6 +380,8 @@ class SignerStack(Stack):
             notifications=self.topic,
         )
         built.serve(self.entrance.targets)
+        # In a rollout KMS must admit the new image before the first instance runs it.
+        built.group.node.add_dependency(self.key)
         # An instance that starts before it may read or write anything gives up.
         policy = self.instance_role.node.try_find_child("DefaultPolicy")
         if policy is not None:

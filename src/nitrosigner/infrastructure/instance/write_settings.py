@@ -10,10 +10,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+_PROGRAMS = ("parent", "watchdog", "lifecycle", "cloudwatch-agent", "prometheus")
+
 
 def write(deployed: dict[str, Any], folder: Path) -> None:
     """Write what *deployed* says into files of *folder*."""
-    for name in ("parent", "watchdog", "lifecycle", "cloudwatch-agent"):
+    for name in _PROGRAMS:
         _write(folder / f"{name}.json", json.dumps(deployed[name], indent=1) + "\n")
     allocator = deployed["allocator"]
     lines = [f"{name}: {allocator[name]}\n" for name in ("memory_mib", "cpu_count")]
