@@ -32,6 +32,10 @@ SYNC_COMMITTEE_SELECTION_PROOF: Final = bytes.fromhex("08000000")
 CONTRIBUTION_AND_PROOF: Final = bytes.fromhex("09000000")
 BLS_TO_EXECUTION_CHANGE: Final = bytes.fromhex("0a000000")
 APPLICATION_BUILDER: Final = bytes.fromhex("00000001")
+BEACON_BUILDER: Final = bytes.fromhex("0b000000")
+BUILDER_REQUEST_AUTH: Final = bytes.fromhex("0b000001")
+PTC_ATTESTER: Final = bytes.fromhex("0c000000")
+PROPOSER_PREFERENCES: Final = bytes.fromhex("0d000000")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

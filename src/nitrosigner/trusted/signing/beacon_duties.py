@@ -16,7 +16,7 @@ from typing import Final
 
 from nitrosigner.trusted.signing import beacon_containers as containers
 from nitrosigner.trusted.signing import beacon_domains as domains
-from nitrosigner.trusted.signing.beacon_containers import Preset
+from nitrosigner.trusted.signing import beacon_gloas as gloas
 from nitrosigner.trusted.signing.beacon_domains import (
     Fork,
     ForkInfo,
@@ -24,11 +24,19 @@ from nitrosigner.trusted.signing.beacon_domains import (
     GenesisValidatorsRoot,
 )
 from nitrosigner.trusted.signing.beacon_networks import BeaconNetwork
+from nitrosigner.trusted.signing.beacon_requests import (
+    Reading,
+    an_object,
+    either,
+    epoch_of,
+    field,
+    slot_of,
+    version_of,
+)
 from nitrosigner.trusted.signing.slashing import (
     Epoch,
     Proposal,
     SigningRoot,
-    Slot,
     Vote,
 )
 from nitrosigner.trusted.signing.ssz import Kind, read_bytes, read_uint64
@@ -53,6 +61,11 @@ class DutyKind(StrEnum):
     SYNC_COMMITTEE_CONTRIBUTION_AND_PROOF = "SYNC_COMMITTEE_CONTRIBUTION_AND_PROOF"
     VALIDATOR_REGISTRATION = "VALIDATOR_REGISTRATION"
     BLS_TO_EXECUTION_CHANGE = "BLS_TO_EXECUTION_CHANGE"
+    EXECUTION_PAYLOAD_BID = "EXECUTION_PAYLOAD_BID"
+    EXECUTION_PAYLOAD_ENVELOPE = "EXECUTION_PAYLOAD_ENVELOPE"
+    PAYLOAD_ATTESTATION_MESSAGE = "PAYLOAD_ATTESTATION_MESSAGE"
+    PROPOSER_PREFERENCES = "PROPOSER_PREFERENCES"
+    BUILDER_REQUEST_AUTH = "BUILDER_REQUEST_AUTH"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,18 +80,7 @@ class Duty:
     """What the slashing rules judge; `None` where nothing can be slashed."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """One kind's message: its object root, domain and epoch."""
-
-    object_root: bytes
-    domain_type: bytes
-    epoch: Epoch
-    proposal_slot: Slot | None = None
-    vote: tuple[Epoch, Epoch] | None = None
-
-
-_Reader = Callable[[Mapping[str, object], BeaconNetwork], _Read]
+_Reader = Callable[[Mapping[str, object], BeaconNetwork], Reading]
 
 
 def read_duty(body: object, network: BeaconNetwork) -> Duty:
@@ -93,7 +95,7 @@ def read_duty(body: object, network: BeaconNetwork) -> Duty:
         Malformed: It is no such request, or its `signingRoot` is of something else.
         Refused: It is for another chain.
     """
-    request = _object(body, "request")
+    request = an_object(body, "request")
     kind = _kind(request)
     duty = _chainless(request, kind, network)
     if duty is None:
@@ -125,7 +127,7 @@ def _chainless(
 ) -> Duty | None:
     """Read what needs no `fork_info`: it is valid on any chain of the genesis fork."""
     if kind is DutyKind.DEPOSIT:
-        deposit = dict(_object(_field(request, "deposit"), "deposit"))
+        deposit = dict(an_object(field(request, "deposit"), "deposit"))
         version = read_bytes(
             deposit.pop("genesis_fork_version", None), "genesis_fork_version", 4
         )
@@ -134,11 +136,14 @@ def _chainless(
         root = containers.DEPOSIT_MESSAGE.root(deposit, "deposit")
         domain_type = domains.DEPOSIT
     elif kind is DutyKind.VALIDATOR_REGISTRATION:
-        registration = _field(request, "validator_registration")
+        registration = field(request, "validator_registration")
         root = containers.VALIDATOR_REGISTRATION.root(
             registration, "validator_registration"
         )
         domain_type = domains.APPLICATION_BUILDER
+    elif kind is DutyKind.BUILDER_REQUEST_AUTH:
+        root = gloas.builder_request_auth_root(request)
+        domain_type = domains.BUILDER_REQUEST_AUTH
     else:
         return None
     domain = domains.domain(domain_type, network.genesis_version, domains.NO_CHAIN)
@@ -186,16 +191,16 @@ def _another_chain() -> Refused:
 
 
 def _fork_info(request: Mapping[str, object]) -> ForkInfo:
-    info = _object(_either(request, "fork_info", "forkInfo"), "fork_info")
-    fork = _object(_field(info, "fork"), "fork_info.fork")
-    root = _either(info, "genesis_validators_root", "genesisValidatorsRoot")
-    previous = _either(fork, "previous_version", "previousVersion")
-    current = _either(fork, "current_version", "currentVersion")
+    info = an_object(either(request, "fork_info", "forkInfo"), "fork_info")
+    fork = an_object(field(info, "fork"), "fork_info.fork")
+    root = either(info, "genesis_validators_root", "genesisValidatorsRoot")
+    previous = either(fork, "previous_version", "previousVersion")
+    current = either(fork, "current_version", "currentVersion")
     return ForkInfo(
         fork=Fork(
             previous_version=ForkVersion(read_bytes(previous, "previous_version", 4)),
             current_version=ForkVersion(read_bytes(current, "current_version", 4)),
-            epoch=Epoch(read_uint64(_field(fork, "epoch"), "fork.epoch")),
+            epoch=Epoch(read_uint64(field(fork, "epoch"), "fork.epoch")),
         ),
         genesis_validators_root=GenesisValidatorsRoot(
             read_bytes(root, "genesis_validators_root", 32)
@@ -203,74 +208,68 @@ def _fork_info(request: Mapping[str, object]) -> ForkInfo:
     )
 
 
-def _epoch_of(slot: int, preset: Preset) -> Epoch:
-    return Epoch(slot // preset.slots_per_epoch)
-
-
-def _slot(value: object, path: str) -> Slot:
-    return Slot(read_uint64(_field(_object(value, path), "slot"), f"{path}.slot"))
-
-
-def _block(value: object, path: str, kind: Kind, network: BeaconNetwork) -> _Read:
-    slot = _slot(value, path)
-    return _Read(
+def _block(value: object, path: str, kind: Kind, network: BeaconNetwork) -> Reading:
+    slot = slot_of(value, path)
+    return Reading(
         kind.root(value, path),
         domains.BEACON_PROPOSER,
-        _epoch_of(slot, network.preset),
+        epoch_of(slot, network.preset),
         proposal_slot=slot,
     )
 
 
-def _legacy_block(request: Mapping[str, object], network: BeaconNetwork) -> _Read:
+def _legacy_block(request: Mapping[str, object], network: BeaconNetwork) -> Reading:
     kind = containers.full_block(network.preset, altair=False)
-    return _block(_field(request, "block"), "block", kind, network)
+    return _block(field(request, "block"), "block", kind, network)
 
 
-def _versioned_block(request: Mapping[str, object], network: BeaconNetwork) -> _Read:
-    versioned = _object(_either(request, "beacon_block", "beaconBlock"), "beacon_block")
-    version = _version(versioned, "beacon_block")
+def _versioned_block(request: Mapping[str, object], network: BeaconNetwork) -> Reading:
+    versioned = an_object(
+        either(request, "beacon_block", "beaconBlock"), "beacon_block"
+    )
+    version = version_of(versioned, "beacon_block")
     if version in ("PHASE0", "ALTAIR"):
         kind: Kind = containers.full_block(network.preset, altair=version == "ALTAIR")
-        return _block(_field(versioned, "block"), "beacon_block.block", kind, network)
-    header = _either(versioned, "block_header", "blockHeader")
+        return _block(field(versioned, "block"), "beacon_block.block", kind, network)
+    header = either(versioned, "block_header", "blockHeader")
     return _block(header, "beacon_block.block_header", containers.BLOCK_HEADER, network)
 
 
-def _attestation(request: Mapping[str, object], _: BeaconNetwork) -> _Read:
-    data = _object(_field(request, "attestation"), "attestation")
+def _attestation(request: Mapping[str, object], _: BeaconNetwork) -> Reading:
+    data = an_object(field(request, "attestation"), "attestation")
     root = containers.ATTESTATION_DATA.root(data, "attestation")
     source, target = (
         Epoch(
             read_uint64(
-                _field(_object(data[end], f"attestation.{end}"), "epoch"),
+                field(an_object(data[end], f"attestation.{end}"), "epoch"),
                 f"attestation.{end}.epoch",
             )
         )
         for end in ("source", "target")
     )
-    return _Read(root, domains.BEACON_ATTESTER, target, vote=(source, target))
+    return Reading(root, domains.BEACON_ATTESTER, target, vote=(source, target))
 
 
-def _aggregation_slot(request: Mapping[str, object], network: BeaconNetwork) -> _Read:
-    slot = _slot(_field(request, "aggregation_slot"), "aggregation_slot")
-    return _Read(
+def _aggregation_slot(request: Mapping[str, object], network: BeaconNetwork) -> Reading:
+    slot = slot_of(field(request, "aggregation_slot"), "aggregation_slot")
+    return Reading(
         containers.SLOT.root(slot, "aggregation_slot.slot"),
         domains.SELECTION_PROOF,
-        _epoch_of(slot, network.preset),
+        epoch_of(slot, network.preset),
     )
 
 
-def _aggregate(value: object, path: str, kind: Kind, network: BeaconNetwork) -> _Read:
+def _aggregate(value: object, path: str, kind: Kind, network: BeaconNetwork) -> Reading:
     root = kind.root(value, path)
-    aggregate = _field(_object(value, path), "aggregate")
-    data = _field(_object(aggregate, f"{path}.aggregate"), "data")
-    slot = _slot(data, f"{path}.aggregate.data")
-    return _Read(root, domains.AGGREGATE_AND_PROOF, _epoch_of(slot, network.preset))
+    aggregate = field(an_object(value, path), "aggregate")
+    data = field(an_object(aggregate, f"{path}.aggregate"), "data")
+    slot = slot_of(data, f"{path}.aggregate.data")
+    return Reading(root, domains.AGGREGATE_AND_PROOF, epoch_of(slot, network.preset))
 
 
-def _bare_aggregate(request: Mapping[str, object], network: BeaconNetwork) -> _Read:
+def _bare_aggregate(request: Mapping[str, object], network: BeaconNetwork) -> Reading:
     return _aggregate(
-        _field(request, "aggregate_and_proof"),
+        field(request, "aggregate_and_proof"),
         "aggregate_and_proof",
         containers.AGGREGATE_AND_PROOF,
         network,
@@ -279,60 +278,60 @@ def _bare_aggregate(request: Mapping[str, object], network: BeaconNetwork) -> _R
 
 def _versioned_aggregate(
     request: Mapping[str, object], network: BeaconNetwork
-) -> _Read:
+) -> Reading:
     path = "aggregate_and_proof"
-    versioned = _object(_field(request, path), path)
+    versioned = an_object(field(request, path), path)
     early = ("PHASE0", "ALTAIR", "BELLATRIX", "CAPELLA", "DENEB")
     kind: Kind = (
         containers.AGGREGATE_AND_PROOF
-        if _version(versioned, path) in early
+        if version_of(versioned, path) in early
         else containers.aggregate_and_proof_electra(network.preset)
     )
-    return _aggregate(_field(versioned, "data"), f"{path}.data", kind, network)
+    return _aggregate(field(versioned, "data"), f"{path}.data", kind, network)
 
 
-def _randao(request: Mapping[str, object], _: BeaconNetwork) -> _Read:
-    reveal = _object(_field(request, "randao_reveal"), "randao_reveal")
-    epoch = Epoch(read_uint64(_field(reveal, "epoch"), "randao_reveal.epoch"))
-    return _Read(containers.EPOCH.root(epoch, "epoch"), domains.RANDAO, epoch)
+def _randao(request: Mapping[str, object], _: BeaconNetwork) -> Reading:
+    reveal = an_object(field(request, "randao_reveal"), "randao_reveal")
+    epoch = Epoch(read_uint64(field(reveal, "epoch"), "randao_reveal.epoch"))
+    return Reading(containers.EPOCH.root(epoch, "epoch"), domains.RANDAO, epoch)
 
 
-def _exit(request: Mapping[str, object], _: BeaconNetwork) -> _Read:
-    message = _object(_field(request, "voluntary_exit"), "voluntary_exit")
+def _exit(request: Mapping[str, object], _: BeaconNetwork) -> Reading:
+    message = an_object(field(request, "voluntary_exit"), "voluntary_exit")
     root = containers.VOLUNTARY_EXIT.root(message, "voluntary_exit")
     epoch = Epoch(read_uint64(message["epoch"], "voluntary_exit.epoch"))
-    return _Read(root, domains.VOLUNTARY_EXIT, epoch)
+    return Reading(root, domains.VOLUNTARY_EXIT, epoch)
 
 
-def _sync_message(request: Mapping[str, object], network: BeaconNetwork) -> _Read:
+def _sync_message(request: Mapping[str, object], network: BeaconNetwork) -> Reading:
     path = "sync_committee_message"
-    message = _object(_field(request, path), path)
-    root = containers.ROOT.root(_field(message, "beacon_block_root"), path)
-    epoch = _epoch_of(_slot(message, path), network.preset)
-    return _Read(root, domains.SYNC_COMMITTEE, epoch)
+    message = an_object(field(request, path), path)
+    root = containers.ROOT.root(field(message, "beacon_block_root"), path)
+    epoch = epoch_of(slot_of(message, path), network.preset)
+    return Reading(root, domains.SYNC_COMMITTEE, epoch)
 
 
-def _sync_selection(request: Mapping[str, object], network: BeaconNetwork) -> _Read:
+def _sync_selection(request: Mapping[str, object], network: BeaconNetwork) -> Reading:
     path = "sync_aggregator_selection_data"
-    data = _field(request, path)
+    data = field(request, path)
     root = containers.SYNC_AGGREGATOR_SELECTION.root(data, path)
-    epoch = _epoch_of(_slot(data, path), network.preset)
-    return _Read(root, domains.SYNC_COMMITTEE_SELECTION_PROOF, epoch)
+    epoch = epoch_of(slot_of(data, path), network.preset)
+    return Reading(root, domains.SYNC_COMMITTEE_SELECTION_PROOF, epoch)
 
 
-def _contribution(request: Mapping[str, object], network: BeaconNetwork) -> _Read:
+def _contribution(request: Mapping[str, object], network: BeaconNetwork) -> Reading:
     path = "contribution_and_proof"
-    value = _object(_field(request, path), path)
+    value = an_object(field(request, path), path)
     root = containers.contribution_and_proof(network.preset).root(value, path)
-    slot = _slot(value["contribution"], f"{path}.contribution")
-    epoch = _epoch_of(slot, network.preset)
-    return _Read(root, domains.CONTRIBUTION_AND_PROOF, epoch)
+    slot = slot_of(value["contribution"], f"{path}.contribution")
+    epoch = epoch_of(slot, network.preset)
+    return Reading(root, domains.CONTRIBUTION_AND_PROOF, epoch)
 
 
-def _bls_change(request: Mapping[str, object], _: BeaconNetwork) -> _Read:
+def _bls_change(request: Mapping[str, object], _: BeaconNetwork) -> Reading:
     path = "bls_to_execution_change"
-    root = containers.BLS_TO_EXECUTION_CHANGE.root(_field(request, path), path)
-    return _Read(root, domains.BLS_TO_EXECUTION_CHANGE, Epoch(0))
+    root = containers.BLS_TO_EXECUTION_CHANGE.root(field(request, path), path)
+    return Reading(root, domains.BLS_TO_EXECUTION_CHANGE, Epoch(0))
 
 
 _READERS: Final[Mapping[DutyKind, _Reader]] = {
@@ -348,32 +347,8 @@ _READERS: Final[Mapping[DutyKind, _Reader]] = {
     DutyKind.SYNC_COMMITTEE_SELECTION_PROOF: _sync_selection,
     DutyKind.SYNC_COMMITTEE_CONTRIBUTION_AND_PROOF: _contribution,
     DutyKind.BLS_TO_EXECUTION_CHANGE: _bls_change,
+    DutyKind.EXECUTION_PAYLOAD_BID: gloas.payload_bid,
+    DutyKind.EXECUTION_PAYLOAD_ENVELOPE: gloas.payload_envelope,
+    DutyKind.PAYLOAD_ATTESTATION_MESSAGE: gloas.payload_attestation,
+    DutyKind.PROPOSER_PREFERENCES: gloas.proposer_preferences,
 }
-
-
-def _object(value: object, path: str) -> Mapping[str, object]:
-    if not isinstance(value, Mapping):
-        raise Malformed(Code.MALFORMED_REQUEST, f"{path}: expected an object")
-    return value
-
-
-def _field(value: Mapping[str, object], name: str) -> object:
-    if name not in value:
-        raise Malformed(Code.MALFORMED_REQUEST, f"the field {name} is missing")
-    return value[name]
-
-
-def _either(value: Mapping[str, object], snake: str, camel: str) -> object:
-    return value[camel] if camel in value else _field(value, snake)
-
-
-def _version(versioned: Mapping[str, object], path: str) -> str:
-    version = _field(versioned, "version")
-    if not isinstance(version, str) or version.upper() not in _VERSIONS:
-        raise Malformed(Code.MALFORMED_REQUEST, f"{path}.version: not a known fork")
-    return version.upper()
-
-
-_VERSIONS: Final = frozenset(
-    ("PHASE0", "ALTAIR", "BELLATRIX", "CAPELLA", "DENEB", "ELECTRA", "FULU", "GLOAS")
-)

@@ -63,11 +63,13 @@ def merkleize(chunks: list[bytes], limit: int | None = None) -> bytes:
     return level[0]
 
 
-def _with_length(root: bytes, length: int) -> bytes:
+def with_length(root: bytes, length: int) -> bytes:
+    """Return *root* mixed with the length of the list that it is of."""
     return sha256(root + length.to_bytes(_CHUNK, "little")).digest()
 
 
-def _chunked(data: bytes) -> list[bytes]:
+def chunked(data: bytes) -> list[bytes]:
+    """Return *data* in chunks of 32 bytes, the last one filled up with zeros."""
     return [
         data[i : i + _CHUNK].ljust(_CHUNK, b"\0") for i in range(0, len(data), _CHUNK)
     ]
@@ -152,7 +154,7 @@ class ByteVector:
 
     def root(self, value: object, path: str) -> bytes:
         """See `Kind`."""
-        return merkleize(_chunked(read_bytes(value, path, self._size)))
+        return merkleize(chunked(read_bytes(value, path, self._size)))
 
 
 class ByteList:
@@ -167,8 +169,8 @@ class ByteList:
         data = read_bytes(value, path)
         if len(data) > self._limit:
             raise _malformed(path, f"expected at most {self._limit} bytes")
-        root = merkleize(_chunked(data), (self._limit + _CHUNK - 1) // _CHUNK)
-        return _with_length(root, len(data))
+        root = merkleize(chunked(data), (self._limit + _CHUNK - 1) // _CHUNK)
+        return with_length(root, len(data))
 
 
 class Bitvector:
@@ -183,7 +185,7 @@ class Bitvector:
         data = read_bytes(value, path, (self._size + 7) // 8)
         if self._size % 8 and data[-1] >> (self._size % 8):
             raise _malformed(path, f"expected {self._size} bits")
-        return merkleize(_chunked(data), (self._size + 255) // 256)
+        return merkleize(chunked(data), (self._size + 255) // 256)
 
 
 class Bitlist:
@@ -203,9 +205,7 @@ class Bitlist:
             raise _malformed(path, f"expected at most {self._limit} bits")
         last = data[-1] ^ (1 << (length % 8))
         bits = data[:-1] + bytes([last]) if length % 8 else data[:-1]
-        return _with_length(
-            merkleize(_chunked(bits), (self._limit + 255) // 256), length
-        )
+        return with_length(merkleize(chunked(bits), (self._limit + 255) // 256), length)
 
 
 class Uint64List:
@@ -217,14 +217,12 @@ class Uint64List:
 
     def root(self, value: object, path: str) -> bytes:
         """See `Kind`."""
-        items = _items(value, path, self._limit)
+        items = items_of(value, path, self._limit)
         data = b"".join(
             read_uint64(item, f"{path}[{i}]").to_bytes(8, "little")
             for i, item in enumerate(items)
         )
-        return _with_length(
-            merkleize(_chunked(data), (self._limit + 3) // 4), len(items)
-        )
+        return with_length(merkleize(chunked(data), (self._limit + 3) // 4), len(items))
 
 
 class List:
@@ -236,9 +234,9 @@ class List:
 
     def root(self, value: object, path: str) -> bytes:
         """See `Kind`."""
-        items = _items(value, path, self._limit)
+        items = items_of(value, path, self._limit)
         roots = [self._kind.root(item, f"{path}[{i}]") for i, item in enumerate(items)]
-        return _with_length(merkleize(roots, self._limit), len(items))
+        return with_length(merkleize(roots, self._limit), len(items))
 
 
 class Vector:
@@ -250,7 +248,7 @@ class Vector:
 
     def root(self, value: object, path: str) -> bytes:
         """See `Kind`."""
-        items = _items(value, path, self._size)
+        items = items_of(value, path, self._size)
         if len(items) != self._size:
             raise _malformed(path, f"expected {self._size} items")
         return merkleize(
@@ -268,6 +266,15 @@ class Container:
 
     def root(self, value: object, path: str) -> bytes:
         """See `Kind`."""
+        return merkleize(self.field_roots(value, path))
+
+    def field_roots(self, value: object, path: str) -> list[bytes]:
+        """
+        Return the root of every field, in order.
+
+        Raises:
+            Malformed: A field is missing, wrong, or does not belong there.
+        """
         if not isinstance(value, Mapping):
             raise _malformed(path, "expected an object")
         if value.keys() != self._names:
@@ -275,14 +282,18 @@ class Container:
             if missing:
                 raise _malformed(path, f"the field {missing[0]} is missing")
             raise _malformed(path, "holds a field that does not belong there")
-        return merkleize(
-            [kind.root(value[name], f"{path}.{name}") for name, kind in self._fields]
-        )
+        return [kind.root(value[name], f"{path}.{name}") for name, kind in self._fields]
 
 
-def _items(value: object, path: str, limit: int) -> Sequence[object]:
+def items_of(value: object, path: str, limit: int | None) -> Sequence[object]:
+    """
+    Return the items of a JSON list, at most *limit* if there is one.
+
+    Raises:
+        Malformed: It is no list, or has more.
+    """
     if not isinstance(value, list):
         raise _malformed(path, "expected a list")
-    if len(value) > limit:
+    if limit is not None and len(value) > limit:
         raise _malformed(path, f"expected at most {limit} items")
     return value
