@@ -618,6 +618,15 @@ def test_a_duty_for_another_chain_is_refused() -> None:
             "fork_info": fork_info(),
             "attestation": {"source": {"epoch": "1"}},
         },
+        {
+            # Its containers are not Electra's: no root is better than a wrong one.
+            "type": "AGGREGATE_AND_PROOF_V2",
+            "fork_info": fork_info(),
+            "aggregate_and_proof": {
+                "version": "GLOAS",
+                "data": as_json(generate(AggregateAndProofElectra, random.Random(1))),
+            },
+        },
         {"type": "DEPOSIT", "deposit": {}},
         {"type": "VALIDATOR_REGISTRATION", "validator_registration": "0x"},
     ],

@@ -281,10 +281,18 @@ def _versioned_aggregate(
 ) -> Reading:
     path = "aggregate_and_proof"
     versioned = an_object(field(request, path), path)
+    version = version_of(versioned, path)
+    if version == "GLOAS":
+        # Its attestations have a progressive shape (EIP-7916). Electra's root would
+        # be a wrong one, and a wrong signature is worse than none.
+        raise Malformed(
+            Code.MALFORMED_REQUEST,
+            "aggregates of Gloas are not signed by this release",
+        )
     early = ("PHASE0", "ALTAIR", "BELLATRIX", "CAPELLA", "DENEB")
     kind: Kind = (
         containers.AGGREGATE_AND_PROOF
-        if version_of(versioned, path) in early
+        if version in early
         else containers.aggregate_and_proof_electra(network.preset)
     )
     return _aggregate(field(versioned, "data"), f"{path}.data", kind, network)
