@@ -238,8 +238,7 @@ def test_two_parents_do_not_share_a_run_folder(start: Start) -> None:
     first.ready()
     second = start(audit={"path": str(first.folder / "other.jsonl")})
     assert second.process.wait(15) == 4
-    (line,) = second.log()
-    assert line["event"] == "start_failed"
+    (line,) = [line for line in second.log() if line["event"] == "start_failed"]
     assert "another parent" in line["message"]
     assert first.end() == 0
 
@@ -329,7 +328,9 @@ def test_a_watchdog_may_have_callers_kept_out_and_let_in(
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), 5)
     assert tell("resume")["letting_in"] is True
-    socket.create_connection(("127.0.0.1", port), 5).close()
+    # Nobody is behind it, so it may be let in and shown out before we notice.
+    with contextlib.suppress(ConnectionResetError):
+        socket.create_connection(("127.0.0.1", port), 5).close()
     assert tell("open the vault")["error"]["code"] == "malformed_request"
     assert control.stat().st_mode & 0o777 == 0o600
     assert parent.end() == 0
