@@ -308,3 +308,19 @@ def test_pcr3_and_pcr8_are_asked_for_where_configured(node: None) -> None:
     text = json.dumps(policy_document(plan, image))
     assert '"kms:RecipientAttestation:PCR3": ["' + "33" * 48 in text
     assert '"kms:RecipientAttestation:PCR8": ["' + "88" * 48 in text
+
+
+def test_no_other_statement_even_mentions_opening_among_what_it_allows(
+    synthesized: Any, stack: str
+) -> None:
+    # The denies would stop it; an Allow that is there by mistake is still a mistake.
+    opening = {
+        statement["Sid"]
+        for statement in resolved(synthesized, stack)["Statement"]
+        if statement["Effect"] == "Allow"
+        and any(
+            action.startswith(("kms:Decrypt", "kms:Generate", "kms:ReEncrypt", "kms:*"))
+            for action in statement["Action"]
+        )
+    }
+    assert opening == {"EnclaveMakesVaultKey", "EnclaveOpensVaultAndImportedKeys"}
