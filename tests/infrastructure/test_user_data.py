@@ -273,6 +273,7 @@ def test_units_are_what_systemd_takes() -> None:
     assert complaints == []
 
 
+@pytest.mark.usefixtures("node")
 def test_units_stop_later_than_their_programs_drain() -> None:
     from nitrosigner.infrastructure import deployed_settings
 
