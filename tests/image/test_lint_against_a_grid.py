@@ -16,6 +16,8 @@ ENCLAVE, OTHER = (
     f"arn:aws:iam::{ACCOUNT}:role/{name}" for name in ("enclave", "other")
 )
 ROOT = f"arn:aws:iam::{ACCOUNT}:root"
+FOREIGN_ACCOUNT = "222222222222"
+FOREIGN = f"arn:aws:iam::{FOREIGN_ACCOUNT}:role/anybody"
 IMAGE = "ab" * 48
 KEY, CONTEXT = (
     "kms:RecipientAttestation:ImageSha384",
@@ -74,7 +76,7 @@ def opens_without_a_document(text: str) -> bool:
     single = ["", "*", "o?e", "oe", "oxe", "one", "two", IMAGE, "else"]
     some = [None, *single, *((one,) for one in single)]
     some += itertools.combinations(single, 2)
-    callers = (ENCLAVE, OTHER, ROOT)
+    callers = (ENCLAVE, OTHER, ROOT, FOREIGN)
     actions = ("kms:Decrypt", "kms:GenerateDataKey")
     for arn, action, context, via in itertools.product(
         callers, actions, some, (None, "one")
@@ -85,7 +87,7 @@ def opens_without_a_document(text: str) -> bool:
             if value is not None
         }
         question = Question(
-            Caller(arn, arn, ACCOUNT),
+            Caller(arn, arn, FOREIGN_ACCOUNT if arn == FOREIGN else ACCOUNT),
             action,
             "arn:aws:kms:::key/1",
             given_context,
