@@ -1,7 +1,10 @@
 """
 A deployment, played: two parents, two enclaves, one DynamoDB (dynalite), one KMS, both
 signers behind a TCP load balancer, validator clients that contradict each other and
-the wallet's Lambda handler at work, and each signer killed once under that load.
+the four Lambda functions at work, and each signer killed once under that load.
+
+Every function is a process of its own that runs the handler which its stack names, told
+by environment variables alone, with the credentials of its own role.
 """
 
 import contextlib
@@ -9,13 +12,16 @@ import hashlib
 import itertools
 import json
 import random
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from eth_account import Account
 from eth_account.messages import encode_defunct
@@ -30,10 +36,12 @@ from nitrosigner.emulator.beacon_chain import (
     INTEROP_GENESIS_VALIDATORS_ROOT,
     validators,
 )
+from nitrosigner.emulator.data_folder import make_private
+from nitrosigner.emulator.first_run import ACCOUNT as AWS_ACCOUNT
+from nitrosigner.emulator.first_run import REGION
 from nitrosigner.emulator.fleet import Fleet, Instance, Tables
+from nitrosigner.emulator.kms.principals import PrincipalsFile, load_or_create
 from nitrosigner.emulator.running_stack import wait_until
-from nitrosigner.untrusted.gateway import configuration, wallet
-from nitrosigner.untrusted.gateway.signer import connect
 from nitrosigner.verdicts import Code, Refused, Undecided
 
 VERSION = "06000001"
@@ -46,6 +54,14 @@ SERVED_AGAIN = 15.0
 MENDED = 40.0
 """Seconds after a kill until the watchdog's enclave and its parent are back."""
 TO = "0x" + "70" * 20
+ENVIRONMENT = Path(__file__).with_name("lambda_environment.py")
+FUNCTIONS = {
+    # name: the handler that the stack names, and the function's role
+    "wallet": ("nitrosigner.untrusted.gateway.wallet.handler", "gateway"),
+    "validator": ("nitrosigner.untrusted.gateway.validator.handler", "gateway"),
+    "probe": ("nitrosigner.untrusted.gateway.health_probe.handler", None),
+    "canary": ("nitrosigner.untrusted.gateway.attestation_canary.handler", "canary"),
+}
 
 pytestmark = pytest.mark.filterwarnings(
     # A handshake that the kill cut off, collected by whichever test comes next.
@@ -190,6 +206,81 @@ def punishable(one: Message, other: Message) -> bool:
     return False
 
 
+# --- the Lambda functions -------------------------------------------------------------
+
+
+class Function:
+    """One of them, started cold: a process with the variables that its stack sets."""
+
+    def __init__(self, handler: str, environment: Mapping[str, str], log: Path) -> None:
+        self._log = log
+        with log.open("ab") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", ENVIRONMENT, handler],
+                env=dict(environment),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+
+    def __call__(self, event: dict[str, Any]) -> Any:
+        """What the handler returns for *event*. One event at a time, as on AWS."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(json.dumps(event), file=self._process.stdin, flush=True)
+        line = self._process.stdout.readline()
+        assert line, self._log.read_text()
+        return json.loads(line)
+
+    @property
+    def printed(self) -> list[dict[str, Any]]:
+        """The log's lines, each in CloudWatch's embedded metric format."""
+        return [json.loads(line) for line in self._log.read_text().splitlines()]
+
+    def close(self) -> None:
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def start_cold(fleet: Fleet, name: str, log: Path) -> Function:
+    """The function, told what its deployment tells it."""
+    handler, role = FUNCTIONS[name]
+    files = fleet.identities.clients["default"]
+    told = {
+        "AWS_DEFAULT_REGION": REGION,
+        "LC_ALL": "C.UTF-8",
+        "SIGNER_URL": fleet.url,
+        "EXPECTED_PCR0": fleet.pcr0.hex(),
+        "ADMINISTRATOR": fleet.identities.fingerprint,
+        "DEPLOYMENT": fleet.manifest.manifest.deployment,
+        "KMS_KEY_ARN": fleet.manifest.manifest.aws.kms_key_arn,
+        "STACK": "played",
+        # What is here instead of AWS's: the root of attestation, the way to KMS, and a
+        # certificate instead of the token in Secrets Manager.
+        "TRUST_ROOT": fleet.anchor.fingerprint.hex(),
+        "CLIENT_CERTIFICATE": str(files.cert),
+        "CLIENT_KEY": str(files.key),
+        "AWS_ENDPOINT_URL_KMS": f"https://localhost:{fleet.shared.kms_port}",
+        "AWS_CA_BUNDLE": str(fleet.shared.kms_ca),
+    }
+    if role is not None:
+        known = fleet.shared.principals.read_bytes()
+        mine = msgspec.json.decode(known, type=PrincipalsFile).principals[role]
+        told |= {
+            "AWS_ACCESS_KEY_ID": mine.access_key_id,
+            "AWS_SECRET_ACCESS_KEY": mine.secret_access_key,
+            "AWS_SESSION_TOKEN": mine.session_token or "",
+        }
+    return Function(handler, told, log)
+
+
 # --- the load -------------------------------------------------------------------------
 
 
@@ -206,6 +297,10 @@ class Received:
     wallet_keys: dict[str, str] = field(default_factory=dict)
     """Name to address, of those that were promised to exist."""
     wallet_served: float = 0.0
+    operated: int = 0
+    """Operations of the validator's function that were answered."""
+    looks: int = 0
+    """Runs of the probe and of the canary."""
     wrong: list[BaseException] = field(default_factory=list)
 
     def signed(self, key: str, message: Message, signature: str) -> None:
@@ -302,21 +397,65 @@ def trade(
         stop.wait(0.05)
 
 
+def operate(
+    handle: Callable[[dict[str, Any]], Any],
+    fleet: Fleet,
+    keys: list[str],
+    received: Received,
+    stop: threading.Event,
+) -> None:
+    """What the reference's scripts ask of the validator's function."""
+    for operation in itertools.cycle(
+        ("web3signer_status", "web3signer_public_keys", "set_tls_key", "healthcheck")
+    ):
+        if stop.is_set():
+            return
+        answer = handle({"operation": operation})
+        if not answered(answer, received):
+            continue
+        if operation == "web3signer_status":
+            assert answer == "OK"
+        elif operation == "web3signer_public_keys":
+            assert set(keys) <= set(answer)
+        elif operation == "set_tls_key":
+            assert answer["attested"] is True
+            assert answer["pcr0"] == fleet.pcr0.hex()
+            assert answer["authority_pem"] == fleet.folder.ca.read_text()
+        received.operated += 1
+        stop.wait(0.1)
+
+
+def look(
+    functions: Mapping[str, Function], received: Received, stop: threading.Event
+) -> None:
+    """What the schedules do, more often."""
+    while not stop.is_set():
+        for name in ("probe", "canary"):
+            assert functions[name]({}) is None
+        received.looks += 1
+        stop.wait(0.5)
+
+
 def answered(answer: Any, received: Received) -> bool:
     """False if nobody could say; a refusal is wrong."""
-    if "error" not in answer:
+    if not isinstance(answer, dict) or "error" not in answer:
         return True
     code = answer["error"]["code"]
     # `unknown_key`: the other signer hears of a new key when it reloads.
     # `version_conflict`: a key whose making was not answered was made.
-    undecided = {"signer_unreachable", "unknown_key", "version_conflict"}
+    undecided = {"signer_unreachable", "unknown_key", "version_conflict", "not_ready"}
     assert code in undecided or code.endswith("_unavailable"), answer
     received.not_decided(code)
     return False
 
 
 @contextlib.contextmanager
-def under_load(fleet: Fleet, keys: list[str], received: Received) -> Iterator[None]:
+def under_load(
+    fleet: Fleet,
+    functions: Mapping[str, Function],
+    keys: list[str],
+    received: Received,
+) -> Iterator[None]:
     stop, clock = threading.Event(), Clock()
 
     def guarded(work: Callable[[], None]) -> Callable[[], None]:
@@ -337,13 +476,11 @@ def under_load(fleet: Fleet, keys: list[str], received: Received) -> Iterator[No
                     client, keys, received, stop, seed=seed, clock=clock
                 )
             )
-        function = gateway(fleet)
-        opened.callback(function.client.close)
-        works.append(
-            lambda: trade(
-                lambda event: wallet.answer(event, lambda: function), received, stop
-            )
-        )
+        works += [
+            lambda: trade(functions["wallet"], received, stop),
+            lambda: operate(functions["validator"], fleet, keys, received, stop),
+            lambda: look(functions, received, stop),
+        ]
         threads = [threading.Thread(target=guarded(work)) for work in works]
         for thread in threads:
             thread.start()
@@ -353,26 +490,6 @@ def under_load(fleet: Fleet, keys: list[str], received: Received) -> Iterator[No
             stop.set()
             for thread in threads:
                 thread.join()
-
-
-def gateway(fleet: Fleet) -> wallet.Wallet:
-    """The function, told by the environment variables that its deployment sets."""
-    files = fleet.identities.clients["default"]
-    told = configuration.from_environment(
-        {
-            "SIGNER_URL": fleet.url,
-            "EXPECTED_PCR0": fleet.pcr0.hex(),
-            "ADMINISTRATOR": fleet.identities.fingerprint,
-            "DEPLOYMENT": fleet.manifest.manifest.deployment,
-            "TRUST_ROOT": fleet.anchor.fingerprint.hex(),
-            "CLIENT_CERTIFICATE": str(files.cert),
-            "CLIENT_KEY": str(files.key),
-            "KMS_KEY_ARN": fleet.manifest.manifest.aws.kms_key_arn,
-        }
-    )
-    return wallet.Wallet(
-        told, connect(told), kms=lambda: kms_rollout.client(fleet.shared, "gateway")
-    )
 
 
 # --- the deployment -------------------------------------------------------------------
@@ -386,19 +503,70 @@ def fleet(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     tables = Tables(dynamodb_tables, records="records", watermarks="watermarks")
     with Fleet(tmp_path / "fleet", tables, validators("minimal", None, None)) as made:
+        make_private(made.folder.kms)
+        give_the_canary_a_role(made)
         made.start(2)
+        let_the_canary_make_bait(made)
+        yield made
+
+
+CANARY = "arn:aws:iam::{}:role/nitrosigner-canary"
+
+
+def give_the_canary_a_role(fleet: Fleet) -> None:
+    """IAM allows it everything, as its role in the stack nearly does."""
+    path = fleet.folder.kms / "principals.json"
+    stored = load_or_create(path, region=REGION, account=AWS_ACCOUNT)
+    stored.principals["canary"] = msgspec.structs.replace(
+        stored.principals["administrator"],
+        arn=CANARY.format(AWS_ACCOUNT),
+        access_key_id="ASIACANARYCANARYCANA",
+    )
+    path.write_bytes(msgspec.json.encode(stored))
+
+
+def let_the_canary_make_bait(fleet: Fleet) -> None:
+    """The key policy's statement that the stacks add for it."""
+    arn = fleet.manifest.manifest.aws.kms_key_arn
+    with contextlib.closing(kms_rollout.client(fleet.shared, "administrator")) as kms:
+        policy = json.loads(kms.get_key_policy(KeyId=arn)["Policy"])
+        condition = {
+            "kms:EncryptionContext:administrator": fleet.identities.fingerprint,
+            "kms:EncryptionContext:deployment": fleet.manifest.manifest.deployment,
+            "kms:EncryptionContext:purpose": "canary",
+        }
+        policy["Statement"].append(
+            {
+                "Sid": "CanaryEncryptsItsBait",
+                "Effect": "Allow",
+                "Principal": {"AWS": CANARY.format(AWS_ACCOUNT)},
+                "Action": ["kms:Encrypt"],
+                "Resource": "*",
+                "Condition": {"StringEquals": condition},
+            }
+        )
+        kms.put_key_policy(KeyId=arn, Policy=json.dumps(policy))
+
+
+@pytest.fixture
+def functions(fleet: Fleet, tmp_path: Path) -> Iterator[dict[str, Function]]:
+    with contextlib.ExitStack() as opened:
+        made = {}
+        for name in FUNCTIONS:
+            made[name] = start_cold(fleet, name, tmp_path / f"{name}.log")
+            opened.callback(made[name].close)
         yield made
 
 
 def test_two_signers_on_one_store_lose_nothing_and_sign_nothing_slashable(
-    fleet: Fleet,
+    fleet: Fleet, functions: dict[str, Function], tmp_path: Path
 ) -> None:
     with fleet.client("operator", fleet.instances[0]) as operator:
         keys = [operator.create_validator().name for _ in range(KEYS)]
     for one in fleet.instances:
         reload(fleet, one)
     received = Received()
-    with under_load(fleet, keys, received):
+    with under_load(fleet, functions, keys, received):
         all_served(keys, received)
         for victim in fleet.instances:
             before = fleet.enclaves(victim)
@@ -424,10 +592,37 @@ def test_two_signers_on_one_store_lose_nothing_and_sign_nothing_slashable(
         reload(fleet, one)
         every_key_signs(fleet, one, keys, received)
         audit_is_a_chain(one)
+    with contextlib.closing(start_cold(fleet, "wallet", tmp_path / "cold.log")) as cold:
+        listed = cold({"operation": "list_keys"})["keys"]
+        assert received.wallet_keys.keys() <= {key["name"] for key in listed}
+    probed(functions["probe"], KEYS + len(received.wallet_keys))
+    never_opened(functions["canary"])
+    # Nothing but a failed request is printed, and no request failed for a bug of ours.
+    assert functions["wallet"].printed == functions["validator"].printed == []
     # It was the load that it should be.
     assert len(received.signatures) > 50
     assert received.slashable > 50
     assert len(received.wallet_keys) > 10
+    assert received.operated > 5
+    assert received.looks > 1
+
+
+def probed(probe: Function, keys: int) -> None:
+    """It saw the signers through the balancer, and sees them whole in the end."""
+    probe({})
+    last = probe.printed[-1]
+    assert last["SignerReady"] == 1.0
+    assert last["KeysLoaded"] >= keys
+    assert 0 < last["CertificateDaysLeft"] < 400
+    assert {one["stack"] for one in probe.printed} == {"played"}
+
+
+def never_opened(canary: Function) -> None:
+    """Whatever died meanwhile, KMS knew that the canary is no enclave."""
+    ways = dict.fromkeys(("Decrypt", "GenerateDataKey", "ReEncrypt"), "denied")
+    for one in canary.printed:
+        assert one["attempts"] == ways
+        assert (one["UnattestedOpened"], one["UnattestedNotKnown"]) == (0, 0)
 
 
 def all_served(keys: list[str], received: Received) -> None:
