@@ -588,7 +588,8 @@ def test_a_change_of_credentials_can_be_signed_by_words(
         "validators", "bls-change", one, "--validator-index", 7, "--to-address", TO,
         "--data", data,
     )  # fmt: skip
-    assert json.loads(plain.out)["message"]["to_execution_address"] == TO.lower()
+    (change,) = json.loads(plain.out)  # beacon nodes take a list
+    assert change["message"]["to_execution_address"] == TO.lower()
     assert TO in plain.err
     wanted = cli(
         "validators", "bls-change", one, "--validator-index", 7, "--to-address", TO,

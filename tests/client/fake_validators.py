@@ -175,7 +175,12 @@ def route(  # noqa: PLR0917  # a request has that many parts
                 "from_bls_pubkey": name,
                 "to_execution_address": sent["to_execution_address"],
             }
-            handler.json(200, {"message": message, "signature": "0x" + "ee" * 96})
+            metadata = {
+                "network_name": "mainnet",
+                "genesis_validators_root": "0x" + "4b" * 32,
+            }
+            signed = {"message": message, "signature": "0x" + "ee" * 96}
+            handler.json(200, {**signed, "metadata": metadata})
         case "GET", "slashing-history":
             if "keys" in query:
                 names = query["keys"][0].split(",")

@@ -172,6 +172,9 @@ def bls_change(
     What signs is the withdrawal key. With --from-mnemonic (or --mnemonic-file) that is
     m/12381/3600/I/0, used inside the enclave and forgotten, and PUBKEY is the
     validator; without, PUBKEY itself is a withdrawal key that the signer holds.
+
+    What is printed is for a beacon node: POST
+    /eth/v1/beacon/pool/bls_to_execution_changes.
     """
     name = public_key_name(public_key)
     address = _address(to_address)
@@ -203,7 +206,7 @@ def bls_change(
             index=index or 0,
         )
         signed = client.bls_to_execution_change(name, request)
-    _write(connection, file, signed)
+    _write(connection, file, [signed])
 
 
 def _write(connection: Connection, file: Path | None, made: Any) -> None:  # noqa: ANN401  # a struct or a list of them

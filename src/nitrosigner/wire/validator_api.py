@@ -308,11 +308,23 @@ class BlsToExecutionChange(_Body, frozen=True, kw_only=True):
     to_execution_address: str
 
 
+class BlsToExecutionChangeMetadata(_Body, frozen=True, kw_only=True):
+    """What deposit tools put beside the message, for those who publish it."""
+
+    network_name: str
+    genesis_validators_root: str
+
+
 class SignedBlsToExecutionChange(_Body, frozen=True, kw_only=True):
-    """What a beacon node takes at /eth/v1/beacon/pool/bls_to_execution_changes."""
+    """
+    One of the list that a beacon node takes.
+
+    That is POST /eth/v1/beacon/pool/bls_to_execution_changes.
+    """
 
     message: BlsToExecutionChange
     signature: str
+    metadata: BlsToExecutionChangeMetadata
 
 
 class ChangeValidator(api.ChangeKey, frozen=True, kw_only=True):

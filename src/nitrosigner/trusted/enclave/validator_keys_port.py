@@ -103,6 +103,8 @@ class SignedBlsChange(msgspec.Struct, frozen=True, kw_only=True):
     from_bls_public_key: bytes
     to_execution_address: bytes
     signature: bytes
+    network: str
+    genesis_validators_root: bytes
 
 
 class Reloaded(msgspec.Struct, frozen=True, kw_only=True):

@@ -93,6 +93,8 @@ class ValidatorMessages:
             from_bls_public_key=key.public_key,
             to_execution_address=address,
             signature=await self._signed(key, body),
+            network=self._network.name,
+            genesis_validators_root=self._network.genesis_validators_root,
         )
 
     async def change_by(
@@ -112,6 +114,8 @@ class ValidatorMessages:
             from_bls_public_key=public_key,
             to_execution_address=address,
             signature=bls.sign(secret, permit.message),
+            network=self._network.name,
+            genesis_validators_root=self._network.genesis_validators_root,
         )
 
     def _change(

@@ -565,6 +565,7 @@ def test_a_change_of_credentials_is_signed_by_a_key_that_is_kept(
         ),
     )
     assert made.from_bls_public_key == PUBLIC_KEY
+    assert made.network == "mainnet"
     root = change_root(5, PUBLIC_KEY)
     assert G2ProofOfPossession.Verify(PUBLIC_KEY, root, made.signature)
 

@@ -164,6 +164,10 @@ async def bls_to_execution_change(call: Call) -> Response:
                 to_execution_address="0x" + change.to_execution_address.hex(),
             ),
             signature=named(change.signature),
+            metadata=validator_api.BlsToExecutionChangeMetadata(
+                network_name=change.network,
+                genesis_validators_root=named(change.genesis_validators_root),
+            ),
         )
     )
 

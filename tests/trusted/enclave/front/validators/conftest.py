@@ -277,6 +277,8 @@ class FakeValidators:
             from_bls_public_key=self.find(identifier).public_key,
             to_execution_address=to_execution_address,
             signature=bytes(96),
+            network="mainnet",
+            genesis_validators_root=bytes(32),
         )
 
     async def _began(self, *asked: Any) -> None:
