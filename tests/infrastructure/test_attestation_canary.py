@@ -82,12 +82,11 @@ def policy_of(stack: str) -> dict[str, Any]:
     text = json.dumps(policy_document(plan, MeasuredImage(None, "ab" * 48, [])))
     for part, role in (("enclave", "parent"),):
         text = text.replace(f"role/{part}", f"role/{role}")
-    document: dict[str, Any] = json.loads(
-        text.replace(
-            "arn:aws:iam::000000000000:role/",
-            f"arn:aws:iam::{ACCOUNT}:role/nitrosigner-",
+    for stand_in, real in (("role/", "role/nitrosigner-"), ("root", "root")):
+        text = text.replace(
+            f"arn:aws:iam::000000000000:{stand_in}", f"arn:aws:iam::{ACCOUNT}:{real}"
         )
-    )
+    document: dict[str, Any] = json.loads(text)
     return document
 
 

@@ -52,9 +52,11 @@ def resolved(synthesized: Any, stack: str) -> dict[str, Any]:
             (role,) = (r for r, c in CONSTRUCTS.items() if logical.startswith(c))
             return ROLES[role]
         if isinstance(value, dict) and "Fn::Join" in value:
-            # The only one that is put together: CloudFormation's own role.
-            assert "cfn-exec-role" in json.dumps(value)
-            return ROLES["administrator"]
+            # Two are put together: CloudFormation's own role, and the account.
+            if "cfn-exec-role" in json.dumps(value):
+                return ROLES["administrator"]
+            assert value["Fn::Join"][1][-1] == ":root"
+            return ROOT
         if isinstance(value, dict):
             return {name: walk(inner) for name, inner in value.items()}
         if isinstance(value, list):
@@ -221,7 +223,10 @@ def test_encrypting_is_for_gateway_and_canary_each_for_its_own_purpose(
     assert passed == {(ROLES["gateway"], "key"), (ROLES["canary"], "canary")}
 
 
-def test_the_deployment_manages_the_key_and_root_has_nothing(
+LOOKING = {"DescribeKey", "GetKeyPolicy", "GetKeyRotationStatus", "ListResourceTags"}
+
+
+def test_the_deployment_manages_the_key_and_the_account_only_looks(
     synthesized: Any, stack: str
 ) -> None:
     policy = resolved(synthesized, stack)
@@ -243,8 +248,10 @@ def test_the_deployment_manages_the_key_and_root_has_nothing(
         assert ask(policy, ROLES["administrator"], action).allowed, action
         for principal in (ROOT, ROLES["enclave"], ROLES["gateway"], ROLES["canary"]):
             ruling = ask(policy, principal, action)
-            assert not ruling.allowed, (principal, action)
-            assert not ruling.delegated
+            looks = principal == ROOT and action in LOOKING
+            assert ruling.allowed is looks, (principal, action)
+            # IAM decides who may look, and nothing else.
+            assert ruling.delegated is (action in LOOKING), (principal, action)
 
 
 def test_nobody_grants(synthesized: Any, stack: str) -> None:
@@ -289,6 +296,22 @@ def test_a_final_policy_can_be_changed_by_nobody(node: None) -> None:
     stand_in = "arn:aws:iam::000000000000:role/administrator"
     ruling = ask(json.loads(text), stand_in, "PutKeyPolicy")
     assert ruling.denied
+
+
+def test_another_revision_is_another_policy_that_says_the_same(node: None) -> None:
+    from nitrosigner.infrastructure.measured_image import MeasuredImage
+    from nitrosigner.infrastructure.settings import parse, plans
+    from nitrosigner.infrastructure.vault_key import policy_document
+
+    del node
+    written = []
+    for revision in (0, 1, 2):
+        chosen = {"administrator": "a1" * 32, "key_policy_revision": revision}
+        text = json.dumps({"stacks": {"prodNitroWalletEth": chosen}}).encode()
+        plan = next(one for one in plans(parse(text), measured=True) if not one.debug)
+        written.append(policy_document(plan, MeasuredImage(None, "ab" * 48, [])))
+    assert len({one["Id"] for one in written}) == 3
+    assert written[0]["Statement"] == written[1]["Statement"] == written[2]["Statement"]
 
 
 def test_pcr3_and_pcr8_are_asked_for_where_configured(node: None) -> None:

@@ -97,6 +97,9 @@ class StackSettings(_Part, frozen=True, kw_only=True):
     acts as. Absent: the role that `cdk bootstrap` made for it."""
     final_key_policy: bool = False
     """Nobody may ever change the key's policy: one image for the key's whole life."""
+    key_policy_revision: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
+    """CloudFormation writes a policy only when it changed in the template. Another
+    number makes it write ours over whatever somebody put there."""
     pcr3: list[Pcr] = []
     """Of the parent's role, if KMS shall ask for it too."""
     signed_image: bool = False

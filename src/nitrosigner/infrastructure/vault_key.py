@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from aws_cdk import CfnDeletionPolicy, Tags
+from aws_cdk import Aws, CfnDeletionPolicy, Tags
 from aws_cdk import aws_kms as kms
 from constructs import Construct
 
@@ -23,7 +23,9 @@ from nitrosigner.infrastructure.measured_image import (
 )
 from nitrosigner.infrastructure.settings import Plan
 
-_STAND_IN: Final = "arn:aws:iam::000000000000:role/"
+_NO_ACCOUNT: Final = "arn:aws:iam::000000000000:"
+_STAND_IN: Final = f"{_NO_ACCOUNT}role/"
+_ACCOUNT: Final = f"{_NO_ACCOUNT}root"
 BAIT_PURPOSE: Final = "canary"
 """Of what the canary encrypts. Enclaves open `vault` and `key` only."""
 PENDING_DAYS: Final = 30
@@ -67,6 +69,7 @@ class VaultKey(Construct):
                 f"{_STAND_IN}gateway": gateway_role,
                 f"{_STAND_IN}canary": canary_role,
                 f"{_STAND_IN}administrator": key_administrator,
+                _ACCOUNT: f"arn:{Aws.PARTITION}:iam::{Aws.ACCOUNT_ID}:root",
             },
         )
         purpose = f"The vault of nitrosigner deployment {plan.deployment}"
@@ -128,7 +131,9 @@ def policy_document(plan: Plan, image: MeasuredImage) -> dict[str, Any]:
     document: dict[str, Any] = json.loads(written)
     if plan.debug:
         document["Id"] = f"DEBUG-{document['Id']}"
-    document["Statement"] += [_canary(plan), _rotation()]
+    if chosen.key_policy_revision:
+        document["Id"] += f"-revision-{chosen.key_policy_revision}"
+    document["Statement"] += [_canary(plan), _rotation(), _reading()]
     return document
 
 
@@ -170,6 +175,25 @@ def _rotation() -> dict[str, Any]:
     }
 
 
+def _reading() -> dict[str, Any]:
+    # Without it only CloudFormation could look at the policy in force. Whom IAM allows
+    # may read it, and nothing else: `nitrosigner deploy doctor` does.
+    return {
+        "Sid": "AccountLooksAtTheKey",
+        "Effect": "Allow",
+        "Principal": {"AWS": _ACCOUNT},
+        "Action": [
+            "kms:DescribeKey",
+            "kms:GetKeyPolicy",
+            "kms:GetKeyRotationStatus",
+            "kms:ListGrants",
+            "kms:ListKeyPolicies",
+            "kms:ListResourceTags",
+        ],
+        "Resource": "*",
+    }
+
+
 def _referred(document: Any, references: Mapping[str, str]) -> Any:  # noqa: ANN401  # JSON
     used: set[str] = set()
 
@@ -178,7 +202,7 @@ def _referred(document: Any, references: Mapping[str, str]) -> Any:  # noqa: ANN
             return {name: walk(inner) for name, inner in value.items()}
         if isinstance(value, list):
             return [walk(inner) for inner in value]
-        if isinstance(value, str) and value.startswith(_STAND_IN):
+        if isinstance(value, str) and value.startswith(_NO_ACCOUNT):
             used.add(value)
             return references[value]
         return value
