@@ -1,17 +1,32 @@
 """
-A load generator: keep-alive HTTPS connections, each sending its next request at once.
+A load generator: keep-alive HTTPS connections, in one of two ways.
+
+*Saturating*: each connection sends its next request as soon as it has an answer.
+
+*Open loop*: requests come due by a Poisson process of the given rate, whatever the
+server does. One that finds every connection taken waits for the next that is free, and
+its latency counts from when it was due, not from when it was sent: a server that
+stalls is charged for everybody who would have come meanwhile.
 
 It shares the machine with what it measures, so it is written to be cheap: requests are
 bytes before the clock starts, and an answer is only checked for its status.
 """
 
 import asyncio
+import random
 import resource
 import ssl
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
+
+SEED: Final = 1
+"""Of the arrivals: the same in every run."""
+PATIENCE: Final = 30.0
+"""Seconds for answers after the last request."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +34,9 @@ class Load:
     """What one run showed. Times in milliseconds."""
 
     requests: int
+    """Answered."""
     failed: int
+    """Answered with something else than 200, or not at all."""
     seconds: float
     p50: float
     p99: float
@@ -32,43 +49,33 @@ class Load:
 
 
 class _Connection(asyncio.Protocol):
-    """Sends, waits for a whole answer, sends the next."""
+    """Sends a request, waits for its whole answer, and says so."""
 
-    def __init__(self, requests: Sequence[bytes], first: int, step: int) -> None:
-        self._requests, self._at, self._step = requests, first, step
+    def __init__(self, idle: Callable[["_Connection"], None]) -> None:
+        self._idle = idle
         self._buffer = b""
-        self._sent = 0.0
+        self._due = 0.0
+        self._waiting = False
         self.latencies: list[float] = []
         self.failed = 0
-        self.stop_at = 0.0
-        self.pace = 0.0
-        self._due = 0.0
-        self.done = asyncio.get_running_loop().create_future()
+        self.lost = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
-    def start(self, stop_at: float, pace: float) -> None:
-        self.stop_at, self.pace, self._due = stop_at, pace, time.perf_counter()
-        self._next()
+    def send(self, request: bytes, due: float) -> None:
+        self._due, self._waiting = due, True
+        self._transport.write(request)
 
-    def _next(self) -> None:
-        now = time.perf_counter()
-        if now >= self.stop_at:
-            self._transport.close()
-            if not self.done.done():
-                self.done.set_result(None)
-            return
-        if self.pace and now < self._due:
-            asyncio.get_running_loop().call_later(self._due - now, self._send)
-        else:
-            self._send()
+    def close(self) -> None:
+        self._transport.close()
 
-    def _send(self) -> None:
-        self._due += self.pace
-        self._sent = time.perf_counter()
-        self._transport.write(self._requests[self._at % len(self._requests)])
-        self._at += self._step
+    def give_up(self) -> None:
+        """Count what is still not answered."""
+        if self._waiting:
+            self._waiting = False
+            self.failed += 1
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -80,20 +87,117 @@ class _Connection(asyncio.Protocol):
         length = int(lowered[at:].split(b"\r\n", 1)[0])
         if len(body) < length:
             return
-        self.latencies.append(time.perf_counter() - self._sent)
+        self.latencies.append(time.perf_counter() - self._due)
         if not head.startswith(b"HTTP/1.1 200"):
             self.failed += 1
         self._buffer = b""
-        self._next()
+        self._waiting = False
+        self._idle(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
-        if not self.done.done():
-            self.failed += 1
-            self.done.set_result(None)
+        self.lost = True
+        if self._waiting:
+            self.give_up()
+            self._idle(self)
 
 
-async def _run(
+class _Run:
+    """Hands requests to connections, until the time is over and all are answered."""
+
+    def __init__(self, requests: Sequence[bytes]) -> None:
+        self._requests = requests
+        self._next = 0
+        self._under_way = 0
+        self._ended = asyncio.get_running_loop().create_future()
+        self.connections: list[_Connection] = []
+
+    def begin(self, stop_at: float) -> None:
+        raise NotImplementedError
+
+    def idle(self, connection: _Connection) -> None:
+        """Hear that *connection* may take its next request."""
+        raise NotImplementedError
+
+    def send(self, connection: _Connection, due: float) -> None:
+        self._under_way += 1
+        connection.send(self._requests[self._next % len(self._requests)], due)
+        self._next += 1
+
+    def answered(self) -> None:
+        self._under_way -= 1
+
+    def look(self, *, over: bool) -> None:
+        if over and not self._under_way and not self._ended.done():
+            self._ended.set_result(None)
+
+    async def end(self, seconds: float) -> None:
+        await asyncio.wait([self._ended], timeout=seconds)
+        for one in self.connections:
+            one.give_up()
+
+
+class _Saturating(_Run):
+    def begin(self, stop_at: float) -> None:
+        self._stop_at = stop_at
+        for one in self.connections:
+            self.send(one, time.perf_counter())
+
+    def idle(self, connection: _Connection) -> None:
+        self.answered()
+        now = time.perf_counter()
+        if now < self._stop_at and not connection.lost:
+            self.send(connection, now)
+        self.look(over=now >= self._stop_at or all(c.lost for c in self.connections))
+
+
+class _OpenLoop(_Run):
+    def __init__(self, requests: Sequence[bytes], rate: float) -> None:
+        super().__init__(requests)
+        self._rate = rate
+        self._source = random.Random(SEED)
+        self._free: deque[_Connection] = deque()
+        self._late: deque[float] = deque()
+        """When those were due that found every connection taken."""
+
+    def begin(self, stop_at: float) -> None:
+        self._stop_at = stop_at
+        self._free.extend(self.connections)
+        self._due = time.perf_counter() + self._source.expovariate(self._rate)
+        self._wait_for_next()
+
+    def idle(self, connection: _Connection) -> None:
+        self.answered()
+        if not connection.lost:
+            if self._late:
+                self.send(connection, self._late.popleft())
+            else:
+                self._free.append(connection)
+        self._look()
+
+    def _wait_for_next(self) -> None:
+        if self._due < self._stop_at:
+            delay = max(0.0, self._due - time.perf_counter())
+            asyncio.get_running_loop().call_later(delay, self._arrive)
+        else:
+            self._look()
+
+    def _arrive(self) -> None:
+        # A timer may be late; whatever is due by then comes with its own due time.
+        now = time.perf_counter()
+        while self._due <= now and self._due < self._stop_at:
+            if self._free:
+                self.send(self._free.popleft(), self._due)
+            else:
+                self._late.append(self._due)
+            self._due += self._source.expovariate(self._rate)
+        self._wait_for_next()
+
+    def _look(self) -> None:
+        self.look(over=self._due >= self._stop_at and not self._late)
+
+
+async def _drive(
     *,
     port: int,
     context: ssl.SSLContext,
@@ -103,25 +207,26 @@ async def _run(
     rate: float,
 ) -> Load:
     loop = asyncio.get_running_loop()
-    opened = []
-    for number in range(connections):
+    run = _OpenLoop(requests, rate) if rate else _Saturating(requests)
+    for _ in range(connections):
         _, protocol = await loop.create_connection(
-            lambda number=number: _Connection(requests, number, connections),
+            lambda: _Connection(run.idle),
             "127.0.0.1",
             port,
             ssl=context,
             server_hostname="localhost",
         )
-        opened.append(protocol)
+        run.connections.append(protocol)
     begun, cpu = time.perf_counter(), _cpu()
-    for protocol in opened:
-        protocol.start(begun + seconds, connections / rate if rate else 0.0)
-    await asyncio.wait([protocol.done for protocol in opened], timeout=seconds + 30)
+    run.begin(begun + seconds)
+    await run.end(seconds + PATIENCE)
     took, cpu = time.perf_counter() - begun, _cpu() - cpu
-    latencies = sorted(one for p in opened for one in p.latencies)
+    for one in run.connections:
+        one.close()
+    latencies = sorted(taken for one in run.connections for taken in one.latencies)
     return Load(
         requests=len(latencies),
-        failed=sum(p.failed for p in opened),
+        failed=sum(one.failed for one in run.connections),
         seconds=took,
         p50=1000 * latencies[len(latencies) // 2],
         p99=1000 * latencies[int(len(latencies) * 0.99)],
@@ -147,7 +252,7 @@ def drive(
     """Send *requests* round and round: *rate* a second, or as fast as answers come."""
     context = ssl.create_default_context(cafile=str(ca))
     return asyncio.run(
-        _run(
+        _drive(
             port=port,
             context=context,
             requests=requests,

@@ -1,34 +1,44 @@
 """
 The validator job through its HTTPS port, beside bare blst on the same cores.
 
-    python bench/validator.py [--seconds 5] [--keys 20000]
+    python bench/validator.py [--seconds 5] [--keys 20000] [--json]
 
 Every signature has its watermark on disk before it exists. The load generator shares
 the machine, so the figure that carries over is efficiency: signatures for each second
 of processor time that enclave, relay and store spend together, beside bare blst
 signatures for each second of processor time, measured in the same run.
+
+Which bare blst? Under load both cores are at work, so the ratios that are judged take
+the rate of bare blst on *both* cores at once (`bare_blst`), measured before, between
+and after the loads; the median counts. The ratio to one bare process on an idle machine
+stands beside it, and is not judged. The batch is judged by elapsed time, beside twice
+the bare rate of a core: that is what two cores nobody else uses would give, so a busy
+machine makes our figure worse and never better.
+
+A key's first signature after a boot derives its public key first (decision 0016). It is
+not part of the rates; the batch shows its first time and the later ones apart, and the
+median of the later ones is judged.
 """
 
 import argparse
 import json
-import os
 import random
 import ssl
+import statistics
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ckzg
+import bare_blst
 import load
+from bare_blst import Bare, Rate
 from stack import children, resident_mib, stack, tree_cpu
 
 from nitrosigner.client.signer_client import SignerClient
 from nitrosigner.trusted.signing.beacon_networks import PUBLIC_NETWORKS
-from nitrosigner.trusted.signing.bls12_381 import Bls12381
-from nitrosigner.trusted.signing.secret_bytes import SecretBytes
 
 CONNECTIONS = 64
 MIN_DISTINCT = 0.65
@@ -39,24 +49,10 @@ MAX_BOOT = 5.0
 MAX_MEMORY = 350.0
 MAX_P99 = 25.0
 BATCH_KEYS = 10_000
-
-
-def bare_blst(seconds: float) -> dict[str, float]:
-    """Return bare signatures a second of one core: new roots, and one root."""
-    bls = Bls12381(ckzg.__file__)
-    secret = SecretBytes(bytearray(31) + bytearray(b"\x07"))
-
-    def rate(next_root: Callable[[], bytes]) -> float:
-        count, begun = 0, time.process_time()
-        while time.process_time() - begun < seconds:
-            bls.sign(secret, next_root())
-            count += 1
-        return count / (time.process_time() - begun)
-
-    return {
-        "new_roots_per_cpu_second": rate(lambda: os.urandom(32)),
-        "same_root_per_cpu_second": rate(lambda: bytes(32)),
-    }
+BATCHES = 3
+"""Of which each is of all keys, after the first one."""
+HALF_RATE_SECONDS = 5.0
+BARE_SECONDS = 0.7
 
 
 class Signer:
@@ -135,53 +131,109 @@ class Signer:
                 made.append(load.post(path, body, self.duties))
         return made
 
-    def cpu(self) -> float:
+    def cpu(self) -> "Cpu":
         used = tree_cpu(self.line["pids"])
-        return sum(cpu for name, cpu in used.items() if name != "kms")
+        return Cpu(enclave=used["hypervisor"], parent=used["parent"])
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """Processor seconds of what makes a signature. The KMS has no part in it."""
+
+    enclave: float
+    parent: float
+    """Relay and stores."""
+
+    def __sub__(self, other: "Cpu") -> "Cpu":
+        return Cpu(self.enclave - other.enclave, self.parent - other.parent)
+
+    @property
+    def both(self) -> float:
+        return self.enclave + self.parent
+
+    def shares(self, signed: int, client: float) -> dict[str, float]:
+        """Return microseconds for each of *signed* signatures."""
+        return {
+            "enclave": 1e6 * self.enclave / signed,
+            "parent": 1e6 * self.parent / signed,
+            "together": 1e6 * self.both / signed,
+            "load_generator": 1e6 * client / signed,
+        }
+
+
+@dataclass(frozen=True)
+class Saturated:
+    shown: load.Load
+    cpu: Cpu
+
+    @property
+    def signed(self) -> int:
+        return self.shown.requests - self.shown.failed
+
+    @property
+    def rate(self) -> float:
+        return self.signed / self.shown.seconds
+
+    def figures(self, bare: Rate) -> dict[str, Any]:
+        efficient = self.signed / self.cpu.both
+        return {
+            "per_second": self.rate,
+            "failed": self.shown.failed,
+            "p50_ms": self.shown.p50,
+            "p99_ms": self.shown.p99,
+            "cpu_us_for_each": self.cpu.shares(self.signed, self.shown.own_cpu_seconds),
+            "signatures_per_cpu_second": efficient,
+            "efficiency": efficient / bare.both,
+            "efficiency_beside_one_idle_core": efficient / bare.alone,
+        }
 
 
 def saturated(
-    signer: Signer, keys: list[str], seconds: float, bare: float, *, same: bool
-) -> dict[str, float]:
+    signer: Signer, keys: list[str], seconds: float, *, same: bool
+) -> Saturated:
     rounds = max(1, int(seconds * 6000 / len(keys)) + 1)
     requests = signer.requests(keys, rounds, same=same)
     before = signer.cpu()
     shown = load.drive(
         signer.port, signer.ca, requests, connections=CONNECTIONS, seconds=seconds
     )
-    cpu = signer.cpu() - before
-    signed = shown.requests - shown.failed
-    return {
-        "per_second": signed / shown.seconds,
-        "failed": shown.failed,
-        "p50_ms": shown.p50,
-        "p99_ms": shown.p99,
-        "signer_cpu_us": 1e6 * cpu / signed,
-        "client_cpu_us": 1e6 * shown.own_cpu_seconds / signed,
-        "signatures_per_cpu_second": signed / cpu,
-        "efficiency": signed / cpu / bare,
-    }
+    return Saturated(shown, signer.cpu() - before)
 
 
 def half_rate(signer: Signer, keys: list[str], rate: float) -> dict[str, float]:
-    requests = signer.requests(keys, max(1, int(6 * rate / len(keys)) + 1), same=False)
+    """Measure single attestations that come by chance, half as many as can be."""
+    rounds = max(1, int(HALF_RATE_SECONDS * rate / len(keys)) + 1)
+    before = signer.cpu()
     shown = load.drive(
         signer.port,
         signer.ca,
-        requests,
+        signer.requests(keys, rounds, same=False),
         connections=CONNECTIONS,
-        seconds=5,
+        seconds=HALF_RATE_SECONDS,
         rate=rate / 2,
     )
+    signed = shown.requests - shown.failed
     return {
+        "asked_per_second": rate / 2,
         "per_second": shown.rate,
         "failed": shown.failed,
         "p50_ms": shown.p50,
         "p99_ms": shown.p99,
+        "slowest_ms": shown.slowest,
+        **(signer.cpu() - before).shares(signed, shown.own_cpu_seconds),
     }
 
 
-def batch(signer: Signer, keys: list[str], bare: float) -> dict[str, float]:
+@dataclass(frozen=True)
+class Batch:
+    keys: int
+    signed: int
+    seconds: float
+    cpu: Cpu
+
+
+def batch(signer: Signer, keys: list[str]) -> Batch:
+    """Have all *keys* attest one slot in one request."""
     signer.epoch += 1
     body = json.dumps(
         {
@@ -198,18 +250,33 @@ def batch(signer: Signer, keys: list[str], bare: float) -> dict[str, float]:
         },
     )
     context = ssl.create_default_context(cafile=str(signer.ca))
-    begun = time.perf_counter()
+    cpu, begun = signer.cpu(), time.perf_counter()
     with urllib.request.urlopen(request, context=context, timeout=120) as answer:
-        results = json.load(answer)
-    took = time.perf_counter() - begun
-    signed = sum("signature" in one for one in results)
-    two_cores = len(keys) / bare / min(2, os.cpu_count() or 1)
+        text = answer.read()
+    took, cpu = time.perf_counter() - begun, signer.cpu() - cpu
+    signed = sum("signature" in one for one in json.loads(text))
+    return Batch(len(keys), signed, took, cpu)
+
+
+def batched(first: Batch, later: list[Batch], bare: Rate) -> dict[str, Any]:
+    """Return what batches of the same keys took, beside bare blst on two cores."""
+
+    def ratio(seconds: float) -> float:
+        return seconds * bare_blst.CORES * bare.both / first.keys
+
+    taken = [one.seconds for one in later]
     return {
-        "keys": len(keys),
-        "signed": signed,
-        "seconds": took,
-        "bare_seconds_on_two_cores": two_cores,
-        "ratio": took / two_cores,
+        "keys": first.keys,
+        "not_signed": sum(one.keys - one.signed for one in (first, *later)),
+        "first_seconds": first.seconds,
+        "later_seconds": taken,
+        "bare_seconds_on_two_cores": first.keys / bare.both / bare_blst.CORES,
+        "bare_seconds_as_elapsed_here": first.keys / bare.both_elapsed,
+        "cpu_us_for_each": statistics.median(
+            1e6 * one.cpu.both / one.keys for one in later
+        ),
+        "first_ratio": ratio(first.seconds),
+        "ratio": ratio(statistics.median(taken)),
     }
 
 
@@ -226,26 +293,35 @@ def boot(data: Path) -> dict[str, float]:
 
 
 def measure(seconds: float, count: int, data: Path) -> dict[str, Any]:
-    bare = bare_blst(min(seconds, 2.0))
-    new, cached = bare["new_roots_per_cpu_second"], bare["same_root_per_cpu_second"]
+    bares: list[Bare] = []
+
+    def bare() -> None:
+        bares.append(bare_blst.measure(BARE_SECONDS))
+
+    bare()
     with stack("--preset", "mainnet", data=data) as line:
         signer = Signer(line)
         signer.create(1000)
         some = signer.keys()[:1000]
-        # Each key's first signature also derives its public key: not part of the rate.
-        batch(signer, some, cached)
-        distinct = saturated(signer, some, seconds, new, same=False)
-        same = saturated(signer, some, seconds, cached, same=True)
-        calm = half_rate(signer, some, distinct["per_second"])
+        batch(signer, some)
+        distinct = saturated(signer, some, seconds, same=False)
+        bare()
+        same = saturated(signer, some, seconds, same=True)
+        bare()
+        calm = half_rate(signer, some, distinct.rate)
         signer.create(min(count, BATCH_KEYS))
-        batched = batch(signer, signer.keys()[:BATCH_KEYS], cached)
+        many = signer.keys()[:BATCH_KEYS]
+        first = batch(signer, many)
+        later = [batch(signer, many) for _ in range(BATCHES)]
+        bare()
         created = signer.create(count)
+    reference = bare_blst.median(bares)
     return {
-        "bare_blst": bare,
-        "distinct_roots": distinct,
-        "same_root": same,
+        "bare_blst": bare_blst.shown(reference),
+        "distinct_roots": distinct.figures(reference.new_roots),
+        "same_root": same.figures(reference.same_root),
         "half_rate": calm,
-        "batch": batched,
+        "batch": batched(first, later, reference.same_root),
         "keys_created_per_second": created,
         "boot": boot(data),
     }
@@ -253,35 +329,51 @@ def measure(seconds: float, count: int, data: Path) -> dict[str, Any]:
 
 def limits(found: dict[str, Any]) -> dict[str, bool]:
     """Return what issue 3 asks for, sentence by sentence, and whether it holds."""
-    distinct, same = found["distinct_roots"], found["same_root"]
+    distinct, same, calm = (
+        found["distinct_roots"],
+        found["same_root"],
+        found["half_rate"],
+    )
+    batch, boot = found["batch"], found["boot"]
+    failed = distinct["failed"] + same["failed"] + calm["failed"] + batch["not_signed"]
+    distinct_root, one_root = distinct["efficiency"], same["efficiency"]
     return {
-        "none failed": distinct["failed"] + same["failed"] == 0,
-        f"efficiency with distinct roots at least {MIN_DISTINCT}": distinct[
-            "efficiency"
-        ]
-        >= MIN_DISTINCT,
-        f"efficiency with one root at least {MIN_SAME}": same["efficiency"] >= MIN_SAME,
-        f"one root: at least {MIN_SAME_RATE:.0f} a second": same["per_second"]
-        >= MIN_SAME_RATE,
-        f"p99 at half rate under {MAX_P99:.0f} ms": found["half_rate"]["p99_ms"]
-        < MAX_P99,
-        f"batch at most {MAX_BATCH_RATIO} x bare": found["batch"]["ratio"]
-        <= MAX_BATCH_RATIO,
-        f"boot under {MAX_BOOT:.0f} s": found["boot"]["seconds"] < MAX_BOOT,
-        "one KMS call in a boot": found["boot"]["kms_calls"] == 1,
-        f"under {MAX_MEMORY:.0f} MiB": found["boot"]["enclave_mib"] < MAX_MEMORY,
+        f"distinct roots: efficiency {distinct_root:.3f}, at least {MIN_DISTINCT}"
+        " (of bare blst on both cores)": distinct_root >= MIN_DISTINCT,
+        f"one root: efficiency {one_root:.3f}, at least {MIN_SAME}"
+        " (of bare blst on both cores, hashed before)": one_root >= MIN_SAME,
+        f"one root: {same['per_second']:.0f} a second, at least {MIN_SAME_RATE:.0f}": (
+            same["per_second"] >= MIN_SAME_RATE
+        ),
+        f"batch of {batch['keys']}: {batch['ratio']:.2f} x bare blst on two cores,"
+        f" at most {MAX_BATCH_RATIO}": batch["ratio"] <= MAX_BATCH_RATIO,
+        f"half rate: p99 {calm['p99_ms']:.1f} ms, under {MAX_P99:.0f}": (
+            calm["p99_ms"] < MAX_P99
+        ),
+        f"{boot['keys']} keys: ready in {boot['seconds']:.2f} s,"
+        f" under {MAX_BOOT:.0f}": boot["seconds"] < MAX_BOOT,
+        f"{boot['keys']} keys: {boot['kms_calls']} KMS call, exactly 1": (
+            boot["kms_calls"] == 1
+        ),
+        f"{boot['keys']} keys: {boot['enclave_mib']:.0f} MiB,"
+        f" under {MAX_MEMORY:.0f}": boot["enclave_mib"] < MAX_MEMORY,
+        f"{failed} failed, none allowed": failed == 0,
     }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--keys", type=int, default=20_000)
-    parser.add_argument("--json", action="store_true", help="the only form there is")
+    parser.add_argument("--json", action="store_true", help="JSON and nothing else")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found = measure(options.seconds, options.keys, Path(folder) / "data")
-    print(json.dumps({**found, "limits": limits(found)}, indent=2))
+    found["limits"] = limits(found)
+    print(json.dumps(found, indent=2))
+    if not options.json:
+        for sentence, holds in found["limits"].items():
+            print(f"{'ok  ' if holds else 'MISS'} {sentence}")
 
 
 if __name__ == "__main__":
