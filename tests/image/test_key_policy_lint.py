@@ -698,6 +698,80 @@ def test_a_policy_too_entangled_to_judge_is_not_called_clean(
     assert not is_clean(findings)
 
 
+def test_two_names_that_differ_in_case_are_two_values_of_one_key() -> None:
+    """KMS takes `Administrator` beside `administrator` into one encryption context."""
+    name = "kms:EncryptionContext:administrator"
+    parsed = policy()
+    no_denies(parsed)
+    for sid in ("EnclaveMakesVaultKey", "EnclaveOpensVaultAndImportedKeys"):
+        condition = statement(parsed, sid)["Condition"]
+        condition["ForAnyValue:StringEquals"] = {
+            name: condition["StringEquals"].pop(name)
+        }
+    assert ("error", "any-administrator") in rules_of(parsed)
+
+
+def test_a_value_that_fits_two_patterns_is_found_though_it_is_written_nowhere() -> None:
+    found = {"StringLike": {"kms:ViaService": "a*"}}
+    parsed = policy()
+    no_denies(parsed)
+    parsed["Statement"] += [
+        allow(Condition=found),
+        deny({"StringNotLike": {"kms:ViaService": "*b"}}),
+        deny({"StringEquals": {"kms:ViaService": "ab"}}),
+    ]
+    assert ("error", "no-attestation") in rules_of(parsed)
+    found["StringLike"] = {"kms:ViaService": "a"}
+    assert ("error", "no-attestation") not in rules_of(parsed)
+
+
+def test_a_role_whose_name_fits_two_patterns_is_asked_for() -> None:
+    here = f"arn:aws:iam::{ACCOUNT}:role/"
+    condition = {
+        "ArnLike": {"aws:PrincipalArn": f"{here}ad*"},
+        "StringLike": {"aws:PrincipalArn": "*min"},
+    }
+    parsed = policy()
+    no_denies(parsed)
+    parsed["Statement"].append(allow(Principal="*", Condition=condition))
+    (finding,) = (
+        one for one in lint(json.dumps(parsed)) if one.rule == "no-attestation"
+    )
+    assert f"{here}admin may" in finding.example
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        # As many kinds of values as there are sets of letters.
+        {"ForAnyValue:StringLike": {f"kms:EncryptionContext:{'x' * 9}": ["*"]}}
+        | {
+            f"ForAllValues:{operator}": {
+                f"kms:EncryptionContext:{'x' * 9}": [
+                    f"*{letter}*" for letter in letters
+                ]
+            }
+            for operator, letters in (
+                ("StringLike", "ab"),
+                ("StringNotLike", "bc"),
+                ("StringLikeIfExists", "cd"),
+                ("StringNotLikeIfExists", "de"),
+                ("ArnLike", "ef"),
+            )
+        },
+        {"StringLike": {"kms:ViaService": [f"*{one}*" * 3 for one in "abcdefghij"]}},
+        {"StringLike": {"aws:PrincipalArn": [f"*{one}*" * 3 for one in "abcdefghij"]}},
+    ],
+    ids=["sets", "patterns", "principals"],
+)
+def test_what_is_too_entangled_to_be_searched_is_not_called_clean(
+    condition: dict[str, Any],
+) -> None:
+    parsed = policy()
+    parsed["Statement"].append(allow(Condition=condition))
+    assert ("error", "not-judged") in rules_of(parsed)
+
+
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "{}", '{"Statement":[]}', "x" * 40_000]
 )

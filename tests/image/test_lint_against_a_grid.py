@@ -4,12 +4,18 @@ import itertools
 import json
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nitrosigner.image.key_policy_lint import lint
-from nitrosigner.image.policy_document import parse_policy
-from nitrosigner.image.policy_evaluation import Caller, Question, evaluate
+from nitrosigner.image.policy_document import PolicyDocument, Quantifier, parse_policy
+from nitrosigner.image.policy_evaluation import (
+    Caller,
+    ContextValue,
+    Question,
+    conditions_hold,
+    evaluate,
+)
 
 ACCOUNT = "111111111111"
 ENCLAVE, OTHER = (
@@ -26,7 +32,17 @@ KEY, CONTEXT = (
 VIA = "kms:ViaService"
 UNATTESTED = {"no-attestation", "attestation-optional", "delegated-to-iam"}
 
-values = st.sampled_from([IMAGE, "one", "two", "*", "o?e"])
+TEXTS = ["one", "two", "*", "o?e", "o*", "*e"]
+values = st.sampled_from([IMAGE, "ONE", *TEXTS])
+# What can fit some of those and not the others, in whichever case.
+GRID = ["", "oe", "oxe", "ooe", "oxx", "xxe", "neither", IMAGE, IMAGE.upper()]
+GRID += sorted(
+    {
+        "".join(one)
+        for text in TEXTS
+        for one in itertools.product(*((each, each.upper()) for each in text))
+    }
+)
 conditions = st.dictionaries(
     st.sampled_from(
         [
@@ -34,11 +50,15 @@ conditions = st.dictionaries(
             "StringEqualsIfExists",
             "StringNotEquals",
             "StringNotEqualsIfExists",
+            "StringEqualsIgnoreCase",
+            "StringNotEqualsIgnoreCase",
             "StringLike",
             "StringNotLike",
             "ForAllValues:StringEquals",
+            "ForAllValues:StringNotLike",
             "ForAnyValue:StringEquals",
             "ForAnyValue:StringNotEquals",
+            "ForAnyValue:StringLike",
         ]
     ),
     st.dictionaries(
@@ -70,16 +90,40 @@ def statements(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
+def contexts(document: PolicyDocument) -> list[ContextValue | None]:
+    """The grid, and where a condition asks for them, all sets of unlike values of it."""
+    about = [
+        one
+        for statement in document.statements
+        for one in statement.conditions
+        if one.key == CONTEXT.lower()
+    ]
+    if all(one.quantifier is Quantifier.SINGLE for one in about):
+        return [None, *GRID]
+    unlike = {
+        tuple(
+            conditions_hold([one], {CONTEXT.lower(): value}, allow=True)
+            for one in about
+        ): value
+        for value in GRID
+    }
+    return [
+        None,
+        *GRID,
+        *itertools.chain.from_iterable(
+            itertools.combinations(unlike.values(), size)
+            for size in range(1, len(unlike) + 1)
+        ),
+    ]
+
+
 def opens_without_a_document(text: str) -> bool:
     """Every caller with every context of a grid, one by one."""
     document = parse_policy(text, of_key=True)
-    single = ["", "*", "o?e", "oe", "oxe", "one", "two", IMAGE, "else"]
-    some = [None, *single, *((one,) for one in single)]
-    some += itertools.combinations(single, 2)
     callers = (ENCLAVE, OTHER, ROOT, FOREIGN)
     actions = ("kms:Decrypt", "kms:GenerateDataKey")
     for arn, action, context, via in itertools.product(
-        callers, actions, some, (None, "one")
+        callers, actions, contexts(document), (None, "one")
     ):
         given_context = {
             name.lower(): value
@@ -98,6 +142,34 @@ def opens_without_a_document(text: str) -> bool:
     return False
 
 
+def opening(**condition: dict[str, list[str]]) -> list[dict[str, Any]]:
+    named = {name.replace("_", ":"): keys for name, keys in condition.items()}
+    return [
+        {
+            "Effect": "Allow",
+            "Principal": "*",
+            "Action": "kms:Decrypt",
+            "Resource": "*",
+            "Condition": named,
+        }
+    ]
+
+
+# Two values together fit what no single one does; one value fits two patterns.
+@example(
+    opening(
+        ForAnyValue_StringEquals={CONTEXT: ["one"]},
+        ForAnyValue_StringNotEquals={CONTEXT: ["one"]},
+    )
+)
+@example(
+    opening(
+        StringLike={CONTEXT: ["o*"]},
+        StringLikeIfExists={CONTEXT: ["*e"]},
+        StringNotEquals={CONTEXT: ["one", "oe"]},
+        Null={CONTEXT: ["false"]},
+    )
+)
 @settings(max_examples=300, deadline=None)
 @given(st.lists(statements(), min_size=1, max_size=5))
 def test_a_way_without_a_document_is_found_exactly_when_there_is_one(

@@ -21,7 +21,7 @@ from nitrosigner.image.policy_lint.finding import Finding, Severity
 from nitrosigner.image.policy_lint.managing_rules import managing_rules
 from nitrosigner.image.policy_lint.opening_rules import opening_rules
 from nitrosigner.image.policy_lint.reading import read_policy
-from nitrosigner.image.policy_lint.witness import TooComplicated
+from nitrosigner.image.policy_lint.values import TooComplicated
 from nitrosigner.image.policy_lint.wording_rules import wording_rules
 
 __all__ = ["Finding", "Severity", "is_clean", "lint"]

@@ -2,8 +2,8 @@
 Whether a policy allows a call.
 
 Default is no, and an explicit Deny wins over everything. Where the answer depends on
-something that cannot be compared (one value expected, several given), the statement
-counts against the caller: a Deny applies, an Allow does not.
+something that cannot be compared (one value expected, several given), the condition
+counts against the caller: a Deny's is met, an Allow's is not.
 
 An Allow for `arn:aws:iam::ACCOUNT:root` is not permission. It hands the decision to
 IAM: whatever the identity policies of any role of the account allow then opens the
@@ -147,16 +147,24 @@ def conditions_hold(
     allow: bool,
 ) -> bool:
     """Return whether *conditions* of a statement let it apply: an Allow, or a Deny."""
-    try:
-        return all(_holds(one, context) for one in conditions)
-    except _NotComparableError:
-        return not allow
+    # Each by itself: were one that cannot be compared to decide the whole statement,
+    # the order in which they are written would matter.
+    return all(_counts(one, context, allow=allow) for one in conditions)
 
 
 def _applies(statement: Statement, question: Question) -> bool:
     return is_about(statement, question.action, question.resource) and conditions_hold(
         statement.conditions, question.context, allow=statement.allow
     )
+
+
+def _counts(
+    condition: Condition, context: Mapping[str, ContextValue], *, allow: bool
+) -> bool:
+    try:
+        return _holds(condition, context)
+    except _NotComparableError:
+        return not allow
 
 
 def _holds(condition: Condition, context: Mapping[str, ContextValue]) -> bool:

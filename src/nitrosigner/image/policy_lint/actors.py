@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from enum import Enum, unique
 from typing import Final
 
-from nitrosigner.image.policy_document import PolicyDocument
-from nitrosigner.image.policy_evaluation import Caller
+from nitrosigner.image.policy_document import Condition, PolicyDocument, Quantifier
+from nitrosigner.image.policy_evaluation import Caller, like
 from nitrosigner.image.policy_lint.reading import principal_names
+from nitrosigner.image.policy_lint.values import values_of
 
 _ANYWHERE: Final = "111122223333"
 """Where the key is if the policy names no account; from AWS's documentation."""
@@ -64,15 +65,16 @@ class Actor:
 
 
 def actors_of(document: PolicyDocument) -> tuple[Actor, ...]:
-    """Return who might ask under *document*, each once."""
-    names = dict.fromkeys(principal_names(document))
-    for statement in document.statements:
-        for condition in statement.conditions:
-            if condition.key == PRINCIPAL_KEY:
-                names.update(dict.fromkeys(_instances(condition.values)))
+    """
+    Return who might ask under *document*, each once.
+
+    Raises:
+        TooComplicated: Its conditions about principals' names are.
+    """
     accounts: dict[str, None] = {}
     found: dict[Actor, None] = {}
-    for name in names:
+
+    def note(name: str) -> None:
         if _ACCOUNT.fullmatch(name):
             accounts[name] = None
         elif matched := _ARN.fullmatch(name):
@@ -81,6 +83,11 @@ def actors_of(document: PolicyDocument) -> tuple[Actor, ...]:
                 found[Actor(Kind.NAMED, _caller(name, matched[2], matched[3]))] = None
         elif _SERVICE.fullmatch(name):
             found[Actor(Kind.SERVICE, Caller(name, name, ""))] = None
+
+    for name in principal_names(document):
+        note(name)
+    for name in _described(document, [*accounts, _ELSEWHERE]):
+        note(name)
     for account in accounts or (_ANYWHERE,):
         root = f"arn:aws:iam::{account}:root"
         found[Actor(Kind.ROOT, Caller(root, root, account))] = None
@@ -99,11 +106,32 @@ def is_dangling(name: str) -> bool:
     )
 
 
-def _instances(patterns: tuple[str, ...]) -> list[str]:
-    filled = [one.replace("*", "x").replace("?", "x") for one in patterns]
+def _described(document: PolicyDocument, accounts: list[str]) -> list[str]:
+    """Return a role of each kind that conditions about principals tell apart."""
+    about = [
+        condition
+        for statement in document.statements
+        for condition in statement.conditions
+        if condition.key == PRINCIPAL_KEY and condition.operator != "Null"
+    ]
+    if not about:
+        return []
+    roles = tuple(f"arn:aws:iam::{account}:role/?*" for account in accounts)
+    shape = Condition(
+        operator="ArnLike",
+        quantifier=Quantifier.SINGLE,
+        if_exists=False,
+        key=PRINCIPAL_KEY,
+        values=roles,
+    )
+    patterns = {text for condition in about for text in condition.values}
     return [
-        re.sub(r"^(arn:aws[a-z-]*:iam::)x(:.+)$", rf"\g<1>{_ELSEWHERE}\g<2>", one)
-        for one in filled
+        value
+        for value in values_of((*about, shape))
+        if isinstance(value, str)
+        and _ARN.fullmatch(value)
+        # The others are the colleagues and the stranger.
+        and any(like(one, value) for one in patterns)
     ]
 
 

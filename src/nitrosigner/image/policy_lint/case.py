@@ -8,6 +8,7 @@ so they are always fixed together.
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Final
 
 from nitrosigner.image.policy_document import (
@@ -19,11 +20,10 @@ from nitrosigner.image.policy_document import (
 from nitrosigner.image.policy_lint.actors import Actor, actors_of
 from nitrosigner.image.policy_lint.finding import Finding, Severity
 from nitrosigner.image.policy_lint.reading import ReadPolicy
+from nitrosigner.image.policy_lint.values import ATTESTATION, UNNAMED
 from nitrosigner.image.policy_lint.witness import (
-    ATTESTATION,
     CONTEXT,
     IMAGE_KEYS,
-    UNNAMED,
     UNNAMED_MEASUREMENT,
     Choice,
     Search,
@@ -48,8 +48,17 @@ class Case:
         self.document = policy.document
         self.labels = policy.labels
         self.search = Search(policy.document)
-        self.actors = actors_of(policy.document)
         self.images = named_images(policy.document)
+
+    @cached_property
+    def actors(self) -> tuple[Actor, ...]:
+        """
+        Who might ask.
+
+        Raises:
+            TooComplicated: It was not found out.
+        """
+        return actors_of(self.document)
 
     def label(self, index: int) -> str:
         """Return what a statement is called."""
@@ -111,6 +120,16 @@ class Case:
                 fixed[key] = (signer,)
         return {**fixed, **dict.fromkeys(IMAGE_KEYS, (image,))}
 
+    def stranger_to(self, name: str) -> Fixed:
+        """Fix an encryption context in which *name* is missing, or another's."""
+        key = f"{CONTEXT}{name}"
+        several = [
+            (UNNAMED, *one)
+            for one in self.search.pools.get(key, ())
+            if isinstance(one, tuple)
+        ]
+        return {key: (None, UNNAMED, *several)}
+
     def of_any_image(self) -> list[Fixed]:
         """Fix requests with a document that the policy admits by its image."""
         return [self.document_of(image) for image in self.images]
@@ -135,11 +154,6 @@ class Case:
                         if found is not None:
                             return found
         return None
-
-
-def stranger_to(name: str) -> Fixed:
-    """Fix an encryption context in which *name* is missing, or another's."""
-    return {f"{CONTEXT}{name}": (None, UNNAMED)}
 
 
 def named_images(document: PolicyDocument) -> tuple[str, ...]:

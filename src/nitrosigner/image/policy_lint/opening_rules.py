@@ -10,7 +10,6 @@ from nitrosigner.image.policy_lint.case import (
     Case,
     Fixed,
     attested,
-    stranger_to,
 )
 from nitrosigner.image.policy_lint.finding import Finding, Severity
 from nitrosigner.image.policy_lint.kms_actions import PLAINTEXT
@@ -134,7 +133,7 @@ def _by_context(case: Case, index: int) -> Iterator[Finding]:
             "it opens the vault for another deployment of the same administrator",
         ),
     ):
-        fixed: list[Fixed] = [{**one, **stranger_to(name)} for one in contexts]
+        fixed: list[Fixed] = [{**one, **case.stranger_to(name)} for one in contexts]
         witness = case.first(PLAINTEXT, fixed, index=index)
         if witness is not None:
             yield case.finding(
@@ -167,7 +166,7 @@ def _perimeter(case: Case) -> Iterator[Finding]:
         (
             "under another administrator",
             [
-                {**widened.document_of(image), **stranger_to("administrator")}
+                {**widened.document_of(image), **widened.stranger_to("administrator")}
                 for image in case.images
             ],
         ),

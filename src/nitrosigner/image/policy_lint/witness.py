@@ -8,18 +8,19 @@ encryption context, his network and his time. What he cannot choose, his own nam
 fixed.
 
 A statement's conditions are a conjunction of predicates over one key each, so the
-search narrows each key's values by themselves; only a Deny over several keys needs a
-choice. What is found is confirmed by `policy_evaluation.evaluate` on the whole policy.
+search narrows each key's values by themselves (`values` says which there are); only a
+Deny over several keys needs a choice. What is found is confirmed by
+`policy_evaluation.evaluate` on the whole policy.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 from nitrosigner.image.policy_document import (
     Condition,
     PolicyDocument,
-    Quantifier,
     Statement,
 )
 from nitrosigner.image.policy_evaluation import (
@@ -33,13 +34,16 @@ from nitrosigner.image.policy_evaluation import (
 )
 from nitrosigner.image.policy_lint.actors import PRINCIPAL_KEY, Actor
 from nitrosigner.image.policy_lint.kms_actions import PLAINTEXT
+from nitrosigner.image.policy_lint.values import (
+    ATTESTATION,
+    TooComplicated,
+    values_of,
+)
 
 RESOURCE: Final = "arn:aws:kms:us-east-1:111122223333:key/00000000"
 """Stands for the key. A key policy's Resource is `*`; the reader sees to it."""
-ATTESTATION: Final = "kms:recipientattestation:"
 IMAGE_KEYS: Final = (f"{ATTESTATION}imagesha384", f"{ATTESTATION}pcr0")
 CONTEXT: Final = "kms:encryptioncontext:"
-UNNAMED: Final = "something-else"
 UNNAMED_MEASUREMENT: Final = "5a" * 48
 _SHOWN: Final = 48
 """Characters of a value that an example shows."""
@@ -49,10 +53,6 @@ MAX_STEPS: Final = 20_000
 Choice = ContextValue | None
 """A value of a context key, or None: the key is absent."""
 Choices = Mapping[str, Sequence[Choice]]
-
-
-class TooComplicated(Exception):
-    """A search gave up. The policy must then count as not judged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +102,24 @@ class Search:
     """Searches one policy."""
 
     def __init__(self, document: PolicyDocument) -> None:
-        """Gather every value that the policy knows of each context key."""
+        """Search *document*."""
         self.document = document
-        self.pools = _pools(document)
+
+    @cached_property
+    def pools(self) -> dict[str, tuple[Choice, ...]]:
+        """
+        For each context key of the policy, a choice of each kind.
+
+        Raises:
+            TooComplicated: There are too many.
+        """
+        conditions = [
+            one for each in self.document.statements for one in each.conditions
+        ]
+        return {
+            key: (None, *values_of(tuple(dict.fromkeys(about))))
+            for key, about in _by_key(conditions).items()
+        }
 
     def witness(
         self, index: int, actor: Actor, action: str, fixed: Choices
@@ -182,36 +197,6 @@ def _of_caller(caller: Caller) -> Choices:
         "kms:calleraccount": (caller.account or None,),
         "aws:principalisawsservice": (service,),
     }
-
-
-def _pools(document: PolicyDocument) -> dict[str, tuple[Choice, ...]]:
-    pools: dict[str, dict[Choice, None]] = {}
-    for statement in document.statements:
-        for condition in statement.conditions:
-            pool = pools.setdefault(condition.key, {None: None})
-            pool.update(dict.fromkeys(_values(condition)))
-    return {key: tuple(pool) for key, pool in pools.items()}
-
-
-def _values(condition: Condition) -> Iterator[Choice]:
-    if condition.operator == "Null":
-        yield UNNAMED
-        return
-    filled = list(condition.values)
-    if "Like" in condition.operator or condition.operator.startswith("Arn"):
-        filled = [
-            one.replace("*", star).replace("?", "x")
-            for one in condition.values
-            for star in ("", "x")
-        ]
-    if condition.operator == "Bool":
-        filled = ["true", "false"]
-    yield from filled
-    yield UNNAMED
-    yield f"arn:aws:iam::999999999999:role/{UNNAMED}"
-    if condition.quantifier is not Quantifier.SINGLE:
-        yield tuple(dict.fromkeys(filled))
-        yield (UNNAMED,)
 
 
 def _by_key(conditions: Sequence[Condition]) -> dict[str, list[Condition]]:

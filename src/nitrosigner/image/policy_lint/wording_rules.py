@@ -10,7 +10,8 @@ from nitrosigner.image.policy_lint.actors import is_dangling
 from nitrosigner.image.policy_lint.case import MEASUREMENT, ZERO, Case
 from nitrosigner.image.policy_lint.finding import Finding, Severity
 from nitrosigner.image.policy_lint.kms_actions import ACTIONS
-from nitrosigner.image.policy_lint.witness import ATTESTATION, CONTEXT, IMAGE_KEYS
+from nitrosigner.image.policy_lint.values import ATTESTATION
+from nitrosigner.image.policy_lint.witness import CONTEXT, IMAGE_KEYS
 
 _KNOWN: Final = re.compile(
     re.escape(ATTESTATION) + r"(imagesha384|pcr([0-9]|[12][0-9]|3[01])|nitrotpmpcr\d+)"
