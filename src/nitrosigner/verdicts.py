@@ -74,7 +74,9 @@ class Verdict(Exception):
     exit_code: ClassVar[int] = 1
     http_status: ClassVar[int] = 500
 
-    def __init__(self, code: Code, message: str, hint: str = "") -> None:
+    def __init__(
+        self, code: Code, message: str, hint: str = "", *, status: int | None = None
+    ) -> None:
         """
         Say no.
 
@@ -83,16 +85,19 @@ class Verdict(Exception):
             message: One sentence for a person. Never holds a secret, a request
                 body or another exception's text.
             hint: What to do next, if there is something to do.
+            status: The HTTP status that carries it, where that is not the one that
+                follows from *code*: what somebody else answered, for one.
         """
         super().__init__(message)
         self.code: Final = code
         self.message: Final = message
         self.hint: Final = hint
+        self._status = status
 
     @property
     def status(self) -> int:
         """The HTTP status that carries this verdict."""
-        return _STATUS.get(self.code, self.http_status)
+        return self._status or _STATUS.get(self.code, self.http_status)
 
 
 class Malformed(Verdict, ValueError):

@@ -339,7 +339,7 @@ class _Handler(BaseHTTPRequestHandler):
                 )
                 return
         if not authenticated:
-            raise Problem(403, "unauthenticated", "no credential")
+            raise Problem(401, "unauthenticated", "no credential")
         parts = [unquote(part) for part in url.path.strip("/").split("/")]
         if validators.route(self, Problem, method, parts, query, body):
             return

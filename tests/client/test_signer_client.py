@@ -98,6 +98,12 @@ def test_a_name_with_slashes_stays_one_segment(
         (404, "unknown_key", Refused, Code.UNKNOWN_KEY),
         (405, "method_not_allowed", Refused, Code.METHOD_NOT_ALLOWED),
         (412, "version_conflict", Refused, Code.VERSION_CONFLICT),
+        # Where the validator's contract has another status than the code's usual one.
+        (401, "unauthenticated", Refused, Code.UNAUTHENTICATED),
+        (412, "slashable", Refused, Code.SLASHABLE),
+        (412, "key_disabled", Refused, Code.KEY_DISABLED),
+        (404, "key_deleted", Refused, Code.KEY_DELETED),
+        (400, "wrong_chain", Malformed, Code.WRONG_CHAIN),
         (503, "kms_unavailable", Undecided, Code.KMS_UNAVAILABLE),
         (500, "internal", Undecided, Code.INTERNAL),
         # codes of a later version of the signer
@@ -119,6 +125,7 @@ def test_errors_come_back_as_the_verdicts_that_they_were(
     with pytest.raises(Verdict) as raised:
         client.sign_message("hot", "text")
     assert type(raised.value) is kind
+    assert raised.value.status == status
     assert (raised.value.code, raised.value.message, raised.value.hint) == (
         expected,
         "why",

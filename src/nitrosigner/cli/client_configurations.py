@@ -71,8 +71,9 @@ def _teku(url: str, files: ClientFiles) -> list[str]:
         f"--validators-external-signer-truststore-password-file={files.password}",
     ]
     if files.identity is None:
-        # It sends a token only to a server that has answered 401 first; ours does not.
-        return [*lines, "# and a client certificate: run this again with --identity"]
+        # It takes the token from the URL once it is asked for it with a 401.
+        lines[0] = lines[0].replace("https://", "https://signer:TOKEN@", 1)
+        return lines
     return [
         *lines,
         f"--validators-external-signer-keystore={files.identity}",

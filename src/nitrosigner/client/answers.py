@@ -2,7 +2,7 @@
 What came back: a typed body, or the verdict that the enclave gave, raised here again.
 
 The verdict's class follows the HTTP status, because that is what a caller must act on;
-code, sentence and hint are the enclave's.
+status, code, sentence and hint are the enclave's.
 """
 
 from http import HTTPStatus
@@ -53,7 +53,12 @@ def raise_verdict(answer: Answer) -> NoReturn:
         kind = Malformed
     else:
         kind = Refused
-    raise kind(_code(error.code, kind), printable(error.message), printable(error.hint))
+    raise kind(
+        _code(error.code, kind),
+        printable(error.message),
+        printable(error.hint),
+        status=answer.status,
+    )
 
 
 def _error(answer: Answer) -> ErrorDetail:

@@ -26,6 +26,11 @@ _STATUS_LINES: Final = {
     for status in HTTPStatus
 }
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+# Basic first: clients that know nothing else (Java's, and so Teku's) may look at one
+# line only.
+_CHALLENGE: Final = (
+    b'\r\nWWW-Authenticate: Basic realm="nitrosigner"\r\nWWW-Authenticate: Bearer'
+)
 
 encode_json: Final = msgspec.json.Encoder().encode
 
@@ -64,6 +69,8 @@ def refusal(verdict: Verdict, headers: bytes = b"") -> Response:
     """Return *verdict* as a response."""
     if verdict.status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers += b"\r\nRetry-After: 1"
+    elif verdict.status == HTTPStatus.UNAUTHORIZED:
+        headers += _CHALLENGE
     return Response(
         verdict.status, encode_json(api.error_body(verdict)), headers=headers
     )

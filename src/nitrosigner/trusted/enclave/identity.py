@@ -4,6 +4,8 @@ Who is asking: a certificate proved in the handshake, or a token.
 A credential that is shown must be good. A request that shows a bad token is refused
 even on a connection whose certificate is known, and so is one whose certificate and
 token belong to two clients: nobody shall be served as somebody they did not mean to be.
+
+No credential at all is 401, a bad one 403: some clients show theirs only when asked.
 """
 
 import base64
@@ -21,6 +23,7 @@ from nitrosigner.wire.manifest import Client, Manifest
 
 MAX_CREDENTIAL: Final = 512
 """Bytes of an Authorization header that are looked at."""
+_UNAUTHORIZED: Final = 401
 
 
 class Identities:
@@ -68,16 +71,17 @@ class Caller:
     Tokens hold 256 random bits, so that saves work, not secrets.
     """
 
-    __slots__ = ("_authorization", "_certified", "_client", "_identities")
+    __slots__ = ("_authorization", "_certified", "_client", "_identities", "_shown")
 
     def __init__(self, identities: Identities, certificate: bytes | None) -> None:
         """
         Begin with the handshake's *certificate* (DER), if there was one.
 
         A certificate that is not a client's (one that a listed certificate issued,
-        say) is the same as none.
+        say) opens no more than none.
         """
         self._identities = identities
+        self._shown = certificate is not None
         self._certified = (
             None if certificate is None else identities.of_certificate(certificate)
         )
@@ -98,6 +102,7 @@ class Caller:
                     "this needs a client that the manifest knows",
                     "show a client certificate (--cert, --key) or a token "
                     "(--token-file, Authorization: Bearer …)",
+                    status=None if self._shown else _UNAUTHORIZED,
                 )
             return self._certified
         # A keep-alive connection shows the same header with every request.

@@ -40,7 +40,7 @@ def test_the_manifest_is_shown_to_clients_only(front: Any) -> None:
         assert base64.b64decode(answer["manifest"]) == front.payload
     status, answer = front.ask("GET", "/api/v1/manifest")
     assert (status, answer) == (200, json.loads(front.payload))
-    assert front.ask("GET", "/api/v1/manifest", certificate=None)[0] == 403
+    assert front.ask("GET", "/api/v1/manifest", certificate=None)[0] == 401
 
 
 def test_strangers_share_a_rate_that_leaves_clients_theirs(front: Any) -> None:

@@ -95,6 +95,8 @@ def test_a_bad_token_is_refused_whatever_else_is_shown(
             "GET", "/upcheck", certificate=certificate, headers=headers
         )
     assert (status, answer["error"]["code"]) == (403, "unauthenticated")
+    # Who has shown one is not asked for another: some clients would try for ever.
+    assert "WWW-Authenticate" not in front.last.headers
     assert answer["error"]["hint"]
     assert front.keys.signed == []
 
@@ -129,7 +131,10 @@ def test_without_a_credential_nothing_private_is_served(
 ) -> None:
     body = TX if method == "POST" else None
     status, answer = front.ask(method, path, body, certificate=None)
-    assert (status, answer["error"]["code"]) == (403, "unauthenticated")
+    assert (status, answer["error"]["code"]) == (401, "unauthenticated")
+    # RFC 9110 demands a challenge of every 401. Java's client reads the first alone.
+    first, second = front.last.headers.get_all("WWW-Authenticate")
+    assert (first, second) == ('Basic realm="nitrosigner"', "Bearer")
     assert front.keys.signed == []
     assert front.keys.changed == []
 
@@ -151,7 +156,7 @@ def test_the_body_of_a_stranger_is_not_read(front: Any) -> None:
         b"Content-Length: 60000\r\n\r\n"
     )
     answer = front.raw(head, certificate=None)
-    assert answer.startswith(b"HTTP/1.1 403 ")
+    assert answer.startswith(b"HTTP/1.1 401 ")
     assert b"\r\nConnection: close" in answer
 
 

@@ -106,6 +106,7 @@ def test_each_body_has_the_fields_that_the_code_has(struct: Any) -> None:
 RPC = {"jsonrpc": "2.0", "id": 1, "method": "eth_accounts", "params": []}
 CASES: list[tuple[str, str, Any, int, dict[str, Any]]] = [
     ("GET", KEYS, None, 200, {}),
+    ("GET", KEYS, None, 401, {"certificate": None}),
     ("GET", KEYS, None, 403, {"token": "nobody"}),
     ("POST", KEYS, {"name": "new"}, 201, {}),
     ("POST", KEYS, {"name": "hot"}, 412, {}),
@@ -161,6 +162,7 @@ CASES: list[tuple[str, str, Any, int, dict[str, Any]]] = [
     ("POST", "/", [RPC, RPC | {"method": "nonsense"}], 200, {}),
     ("POST", "/", {k: v for k, v in RPC.items() if k != "id"}, 204, {}),
     ("POST", "/", b"{", 400, {}),
+    ("POST", "/", RPC, 401, {"certificate": None}),
     ("POST", "/", RPC, 403, {"token": "nobody"}),
     ("GET", "/api/v1/eth1/publicKeys", None, 200, {}),
     ("POST", "/api/v1/eth1/sign/{key}", {"data": "0x00"}, 200, {"token": "digest"}),

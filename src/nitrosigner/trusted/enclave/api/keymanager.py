@@ -53,11 +53,10 @@ _remote: Final = msgspec.json.Decoder(validator_api.ImportRemoteKeys)
 
 
 def say(request: Request, verdict: Verdict) -> Response:
-    """Say no as the specification does: `{"message": …}`, and 401 to strangers."""
+    """Say no as the specification does: `{"message": …}`."""
+    del request
     status, headers = verdict.status, refusal(verdict).headers
-    if verdict.code == Code.UNAUTHENTICATED and request.authorization is None:
-        status, headers = 401, b"\r\nWWW-Authenticate: Bearer"
-    elif verdict.code == Code.WRONG_CHAIN:
+    if verdict.code == Code.WRONG_CHAIN:
         status = 400  # a history that is not this request's to bring
     body = validator_api.KeymanagerError(
         message=verdict.message, code=verdict.code.value

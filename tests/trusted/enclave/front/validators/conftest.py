@@ -13,6 +13,7 @@ from typing import Any
 import ckzg
 import pytest
 
+from nitrosigner.trusted.enclave.http_protocol import Times
 from nitrosigner.trusted.enclave.permit import Permit
 from nitrosigner.trusted.enclave.slashing_guard import Advance, SlashingGuard
 from nitrosigner.trusted.enclave.validator_keys_port import (
@@ -430,6 +431,20 @@ def prepare() -> Callable[[Any], None]:
 def duty_front(start: Callable[..., Any]) -> Iterator[Any]:
     """A front with validators, all registered."""
     running = start(with_validators)
+    running.loop.run(running.validators.register_all())
+    running.tokens = VALIDATOR_TOKENS
+    return running
+
+
+@pytest.fixture
+def patient_front(start: Callable[..., Any]) -> Any:
+    """The same with the times that it has in service: for clients that take theirs."""
+
+    def prepare(running: Any) -> None:
+        with_validators(running)
+        running.times = Times()
+
+    running = start(prepare)
     running.loop.run(running.validators.register_all())
     running.tokens = VALIDATOR_TOKENS
     return running

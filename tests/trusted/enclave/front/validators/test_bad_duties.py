@@ -266,7 +266,7 @@ def test_nothing_is_parsed_for_whom_nothing_is_signed(
     assert ask(duty_front, names[key], b"{", token=token)[0] == 403
 
 
-def test_a_foreign_token_is_403_in_the_words_of_the_contract(
+def test_a_foreign_token_is_403_and_none_401_in_the_words_of_the_contract(
     duty_front: Any, names: Any, attestation: Any
 ) -> None:
     body = json.dumps(attestation())
@@ -274,7 +274,10 @@ def test_a_foreign_token_is_403_in_the_words_of_the_contract(
     assert status == 403
     assert answer == b"the token is not one that the manifest knows"
     status, answer = ask(duty_front, names[0], body, certificate=None)
-    assert (status, answer["error"]["code"]) == (403, "unauthenticated")
+    assert (status, answer["error"]["code"]) == (401, "unauthenticated")
+    status, answer = duty_front.ask("POST", SIGN + names[0], body, certificate=None)
+    assert (status, answer) == (401, b"this needs a client that the manifest knows")
+    assert duty_front.last.headers["WWW-Authenticate"].startswith("Basic ")
     assert not duty_front.validators.signed
 
 

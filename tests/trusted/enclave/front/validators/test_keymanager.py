@@ -200,7 +200,7 @@ def test_what_cannot_be_recorded_is_not_begun(duty_front: Any, names: Any) -> No
 def test_no_credential_is_401_and_a_wrong_one_403(duty_front: Any) -> None:
     status, answer = duty_front.ask("GET", KEYSTORES, certificate=None)
     assert status == 401
-    assert duty_front.last.headers["WWW-Authenticate"] == "Bearer"
+    assert "Bearer" in duty_front.last.headers.get_all("WWW-Authenticate")
     assert answer["message"]
     status, answer = duty_front.ask("GET", KEYSTORES, token="nobody")
     assert status == 403

@@ -122,7 +122,7 @@ def test_every_verdict_is_counted_by_kind_or_reason(
 
 
 def test_metrics_need_a_client(duty_front: Any) -> None:
-    assert duty_front.ask("GET", METRICS, certificate=None)[0] == 403
+    assert duty_front.ask("GET", METRICS, certificate=None)[0] == 401
 
 
 def test_the_parent_is_told_the_same(duty_front: Any) -> None:

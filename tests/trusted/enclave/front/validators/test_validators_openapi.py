@@ -77,6 +77,8 @@ def cases(names: Any, attestation: Any) -> list[tuple[str, str, Any, int, Any]]:
         ("POST", SIGN, slashable, 412, {}),
         ("POST", SIGN, good, 404, {"key": "nobody", "headers": JSON}),
         ("POST", SIGN, good, 403, {"certificate": "reader"}),
+        ("POST", SIGN, good, 401, {"certificate": None}),
+        ("POST", SIGN, good, 401, {"certificate": None, "headers": JSON}),
         ("POST", SIGN, b"{", 400, {}),
         ("POST", SIGN, b" " * 70_000, 413, {}),
         ("POST", BATCH, batch, 200, {}),
@@ -158,10 +160,11 @@ def test_strangers_are_turned_away_everywhere(
     duty_front: Any, names: Any, route: Any
 ) -> None:
     path = route.path.replace("{key}", names[0])
-    status, _ = duty_front.ask(route.method, path, certificate=None)
-    assert status == (401 if path.startswith("/eth/v1/") else 403)
-    assert str(status) in operation(route.method, route.path)["responses"]
+    described = operation(route.method, route.path)["responses"]
+    assert duty_front.ask(route.method, path, certificate=None)[0] == 401
+    assert "WWW-Authenticate" in resolved(described["401"])["headers"]
     assert duty_front.ask(route.method, path, token="nobody")[0] == 403
+    assert "403" in described
     assert not duty_front.validators.asked
     assert not duty_front.validators.signed
 
