@@ -18,7 +18,7 @@ import pytest
 
 from nitrosigner.untrusted.parent import control_socket, state
 from nitrosigner.wire import frames, services
-from nitrosigner.wire.addresses import EGRESS_PORT, SERVICES_PORT
+from nitrosigner.wire.addresses import EGRESS_PORT, HTTPS_PORT, SERVICES_PORT
 from nitrosigner.wire.services import (
     Advanced,
     AdvanceWatermarks,
@@ -238,8 +238,12 @@ def test_two_parents_do_not_share_a_run_folder(start: Start) -> None:
     first.ready()
     second = start(audit={"path": str(first.folder / "other.jsonl")})
     assert second.process.wait(15) == 4
-    (line,) = [line for line in second.log() if line["event"] == "start_failed"]
+    (line,) = second.log()
+    assert line["event"] == "start_failed"
     assert "another parent" in line["message"]
+    # Both were told one state file: it is still the first one's.
+    shown = state.read(first.folder / "state.json")
+    assert (shown.pid, shown.stopping) == (first.process.pid, False)
     assert first.end() == 0
 
 
@@ -314,9 +318,11 @@ def test_garbage_on_every_door_leaves_it_alive(start: Start, enclave: Any) -> No
 
 
 def test_a_watchdog_may_have_callers_kept_out_and_let_in(
-    start: Start, tmp_path: Path
+    start: Start, enclave: Any, tmp_path: Path
 ) -> None:
     control = tmp_path / "parent.sock"
+    behind = enclave.listen(HTTPS_PORT)
+    behind.settimeout(30)
     parent = start(control=str(control), metrics={"port": 0})
     port = parent.ready()
 
@@ -328,9 +334,13 @@ def test_a_watchdog_may_have_callers_kept_out_and_let_in(
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), 5)
     assert tell("resume")["letting_in"] is True
-    # Nobody is behind it, so it may be let in and shown out before we notice.
-    with contextlib.suppress(ConnectionResetError):
-        socket.create_connection(("127.0.0.1", port), 5).close()
+    with socket.create_connection(("127.0.0.1", port), 5) as caller:
+        caller.sendall(b"ping")
+        inside, _ = behind.accept()
+        with inside:
+            inside.settimeout(30)
+            assert inside.recv(4, socket.MSG_WAITALL) == b"ping"
+    behind.close()
     assert tell("open the vault")["error"]["code"] == "malformed_request"
     assert control.stat().st_mode & 0o777 == 0o600
     assert parent.end() == 0

@@ -112,9 +112,11 @@ async def _serve(
     control = ControlSocket(
         Path(configuration.control or ""), lambda command: _told(command, relay, log)
     )
-    keeping = loop.create_task(state.keep())
+    keeping: asyncio.Task[None] | None = None
     try:
         await services.start(vsock, SERVICES_PORT)
+        # Only now is it certain that the file is not a living parent's.
+        keeping = loop.create_task(state.keep())
         await egress.start(vsock, EGRESS_PORT)
         listen = configuration.listen
         port = await relay.start(listen.address, listen.port)
@@ -141,9 +143,10 @@ async def _serve(
         await egress.stop(0)
         await metrics.stop()
         await credentials.stop()
-        keeping.cancel()
-        await asyncio.gather(keeping, return_exceptions=True)
-        await state.write()
+        if keeping is not None:
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
+            await state.write()
 
 
 async def _told(command: str, relay: TcpRelay, log: EventLog) -> dict[str, Any]:

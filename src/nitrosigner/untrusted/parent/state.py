@@ -167,10 +167,15 @@ class StateFile:
 
     async def write(self) -> None:
         """Write the state if it changed. Failing is said in the log, and no more."""
-        async with self._writing:
-            await self._write()
+        # Whoever cancels us does not end the thread that writes: the next one to write
+        # must wait for it, or both rename one file.
+        await asyncio.shield(asyncio.create_task(self._write()))
 
     async def _write(self) -> None:
+        async with self._writing:
+            await self._write_changes()
+
+    async def _write_changes(self) -> None:
         state = self.current()
         image = msgspec.json.encode(state)
         if image == self._written:
