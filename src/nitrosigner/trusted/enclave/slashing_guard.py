@@ -25,6 +25,7 @@ from nitrosigner.trusted.enclave.watermark_book import (
     MAX_BATCH,
     MAX_RACES,
     Reached,
+    Stopped,
     WatermarkBook,
     chunks,
     not_registered,
@@ -121,7 +122,7 @@ class SlashingGuard:
         Args:
             public_key: 48 bytes.
             imported: How far it has come elsewhere.
-            revive: Take back that it was retired, because its key is here again.
+            revive: Let it vote again, because its key comes back, enabled.
 
         Raises:
             Refused: It is registered for another chain, or its item is not ours.
@@ -136,8 +137,8 @@ class SlashingGuard:
 
         def forward(public_key: bytes, reached: Reached) -> Reached:
             further = merged(reached.watermark, history[public_key])
-            retired = reached.retired and not revive
-            return Reached(reached.version, further, retired)
+            stopped = "" if revive else reached.stopped
+            return Reached(reached.version, further, stopped)
 
         every = chunks(list(history))
         for chunk in every:
@@ -146,25 +147,42 @@ class SlashingGuard:
         for chunk in every:
             await self._book.move(chunk, forward)
 
-    async def retire(self, public_key: bytes) -> Watermark:
+    async def stop(self, public_key: bytes, why: Stopped) -> Watermark:
         """
-        Let nobody vote with this validator any more, and return its final watermark.
+        Let nobody vote with a validator any more; return how far it has come.
 
-        It is for moving a validator elsewhere: enclaves on this store that have not
-        heard of it lose the race for their next vote, read this, and refuse.
+        Enclaves on this store that have not heard of it lose the race for their next
+        vote, read this, and refuse. One that is retired stays so.
+
+        Args:
+            public_key: 48 bytes.
+            why: `retired` before it moves elsewhere, `disabled` until `resume`.
 
         Raises:
             Refused: There is no record of it that can be trusted.
-            Undecided: The store did not answer; it may be retired or not.
+            Undecided: The store did not answer; it may be stopped or not.
         """
 
-        def retired(_: bytes, reached: Reached) -> Reached:
+        def stopped(_: bytes, reached: Reached) -> Reached:
             if not reached.version:
                 raise not_registered()
-            return Reached(reached.version, reached.watermark, retired=True)
+            stays = reached.stopped == "retired"
+            return Reached(
+                reached.version, reached.watermark, reached.stopped if stays else why
+            )
 
-        await self._book.move([public_key], retired)
+        await self._book.move([public_key], stopped)
         return self._book.floor[public_key]
+
+    async def resume(self, public_key: bytes) -> None:
+        """
+        Let a disabled validator vote again; a retired one stays retired.
+
+        Raises:
+            Refused: There is no record of it that can be trusted.
+            Undecided: The store did not answer; it may vote again or not.
+        """
+        await self.stop(public_key, "")
 
     async def permit(self, public_key: bytes, key_name: str, duty: Duty) -> Permit:
         """
@@ -254,12 +272,12 @@ class SlashingGuard:
 
     async def _commit_batch(self, batch: list[_Waiting]) -> None:
         known = self._book.known
-        # One that was retired is read again: another enclave may have it back by now.
+        # One that was stopped is read again: another enclave may have it back by now.
         mistrusted = await self._book.read(
             [
                 key
                 for key in {one.public_key for one in batch}
-                if key not in known or known[key].retired
+                if key not in known or known[key].stopped
             ]
         )
         staged: dict[bytes, Watermark] = {}
@@ -269,8 +287,8 @@ class SlashingGuard:
             if public_key in mistrusted:
                 _refuse(one, mistrusted[public_key])
                 continue
-            if known[public_key].retired:
-                _refuse(one, _retired())
+            if why := known[public_key].stopped:
+                _refuse(one, _stopped(why))
                 continue
             reached = staged.get(public_key, known[public_key].watermark)
             try:
@@ -327,7 +345,13 @@ class SlashingGuard:
             self._waiting.append(one)
 
 
-def _retired() -> Refused:
+def _stopped(why: Stopped) -> Refused:
+    if why == "disabled":
+        return Refused(
+            Code.KEY_DISABLED,
+            "this validator was disabled",
+            "to let it vote again: nitrosigner validators enable PUBKEY",
+        )
     return Refused(
         Code.NOT_REGISTERED,
         "this validator was deleted from this deployment",

@@ -344,7 +344,7 @@ class Validators:
             final: Watermark | None = None
             try:
                 # Dead everywhere: other enclaves that have not heard of it cannot vote.
-                final = await self.guard.retire(slot.public_key)
+                final = await self.guard.stop(slot.public_key, "retired")
             except Refused:
                 # No record that can be trusted: nobody votes with it as it is.
                 self._unprotected.add(slot.public_key)

@@ -9,7 +9,7 @@ caught with: the furthest that was seen since the start is never forgotten.
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from nitrosigner.trusted.enclave.watermark_items import Item, ItemSeal
 from nitrosigner.trusted.enclave.watermark_store_port import (
@@ -26,6 +26,9 @@ MAX_BATCH: Final = 256
 MAX_RACES: Final = 8
 """How often we try again because another signer moved a watermark."""
 
+Stopped = Literal["", "disabled", "retired"]
+"""Why nobody votes with a validator, if nobody does."""
+
 
 @dataclass(slots=True)
 class Reached:
@@ -33,7 +36,7 @@ class Reached:
 
     version: int
     watermark: Watermark
-    retired: bool = False
+    stopped: Stopped = ""
 
 
 class WatermarkBook:
@@ -91,7 +94,7 @@ class WatermarkBook:
         for key in moved:
             self.known.pop(key, None)  # until the write is known to have happened
         changes = [
-            self.change(key, one.version, one.watermark, retired=one.retired)
+            self.change(key, one.version, one.watermark, one.stopped)
             for key in moved
             for one in (wanted[key],)
         ]
@@ -99,7 +102,7 @@ class WatermarkBook:
         for key, written in zip(moved, await self.advance(changes), strict=True):
             if written:
                 one = wanted[key]
-                self.remember(key, one.version + 1, one.watermark, one.retired)
+                self.remember(key, one.version + 1, one.watermark, one.stopped)
             else:
                 lost.append(key)
         return lost
@@ -142,17 +145,20 @@ class WatermarkBook:
                 "the store was restored from a backup, or somebody tampers with it:"
                 " do not restart the signer before you know which",
             )
-        return self.remember(public_key, stored.version, item.watermark, item.retired)
+        stopped: Stopped = "disabled" if item.disabled else ""
+        if item.retired:
+            stopped = "retired"
+        return self.remember(public_key, stored.version, item.watermark, stopped)
 
     def remember(
         self,
         public_key: bytes,
         version: int,
         watermark: Watermark,
-        retired: bool = False,
+        stopped: Stopped = "",
     ) -> Reached:
         """Know that this is what is stored."""
-        reached = Reached(version, watermark, retired)
+        reached = Reached(version, watermark, stopped)
         self.known[public_key] = reached
         self.floor[public_key] = watermark
         return reached
@@ -162,8 +168,7 @@ class WatermarkBook:
         public_key: bytes,
         expected: int,
         watermark: Watermark,
-        *,
-        retired: bool = False,
+        stopped: Stopped = "",
     ) -> Advance:
         """Return the change that replaces version *expected*."""
         item = Item(
@@ -171,7 +176,8 @@ class WatermarkBook:
             chain=self._chain,
             version=expected + 1,
             watermark=watermark,
-            retired=retired,
+            retired=stopped == "retired",
+            disabled=stopped == "disabled",
         )
         return Advance(public_key, expected, self._seal.close(item))
 

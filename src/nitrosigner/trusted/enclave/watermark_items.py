@@ -36,6 +36,8 @@ class Item(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=Tr
     watermark: Watermark
     retired: bool = False
     """Its key was deleted: nobody votes with it until the key is imported again."""
+    disabled: bool = False
+    """Its key was disabled: nobody votes with it until the key is enabled again."""
 
 
 class _Untrusted(Refused):

@@ -1,4 +1,4 @@
-"""A validator that was moved elsewhere votes no more, in any enclave on its store."""
+"""A validator that was deleted or disabled votes no more, in any enclave on its store."""
 
 import asyncio
 from collections.abc import Sequence
@@ -80,14 +80,14 @@ def test_another_enclave_that_heard_of_nothing_refuses_too() -> None:
         one, two = guard(store), guard(store)
         await one.register(KEY, Watermark())
         await two.permit(KEY, "k", vote(5))  # two knows the validator by now
-        final = await one.retire(KEY)
+        final = await one.stop(KEY, "retired")
         assert final.voted is not None
         assert final.voted.target == 5
         for enclave in (two, one):
             with pytest.raises(Refused) as caught:
                 await enclave.permit(KEY, "k", vote(6))
             assert caught.value.code is Code.NOT_REGISTERED
-        assert await one.retire(KEY) == final
+        assert await one.stop(KEY, "retired") == final
 
     asyncio.run(play())
 
@@ -99,7 +99,7 @@ def test_the_final_watermark_holds_every_vote_that_was_permitted() -> None:
         await one.register(KEY, Watermark())
         votes = [two.permit(KEY, "k", vote(target)) for target in range(1, 40)]
         permitted, final = await asyncio.gather(
-            asyncio.gather(*votes, return_exceptions=True), one.retire(KEY)
+            asyncio.gather(*votes, return_exceptions=True), one.stop(KEY, "retired")
         )
         signed = [
             target
@@ -117,7 +117,7 @@ def test_a_key_that_comes_back_goes_on_from_there() -> None:
         store = Store()
         one, two = guard(store), guard(store)
         await one.register(KEY, at(7))
-        await one.retire(KEY)
+        await one.stop(KEY, "retired")
         # A history that arrives moves it forward, and does not bring it back.
         await two.register(KEY, at(9))
         with pytest.raises(Refused):
@@ -131,6 +131,44 @@ def test_a_key_that_comes_back_goes_on_from_there() -> None:
     asyncio.run(play())
 
 
+def test_a_disabled_validator_votes_in_no_enclave_until_it_is_enabled() -> None:
+    async def play() -> None:
+        store = Store()
+        one, two = guard(store), guard(store)
+        await one.register(KEY, Watermark())
+        await two.permit(KEY, "k", vote(5))  # two knows the validator by now
+        await one.stop(KEY, "disabled")
+        for enclave in (two, one, guard(store)):
+            with pytest.raises(Refused) as caught:
+                await enclave.permit(KEY, "k", vote(6))
+            assert caught.value.code is Code.KEY_DISABLED
+        # A history that arrives does not enable it.
+        await two.register(KEY, at(7))
+        with pytest.raises(Refused):
+            await two.permit(KEY, "k", vote(8))
+        await one.resume(KEY)
+        with pytest.raises(Slashable):
+            await two.permit(KEY, "k", vote(7))
+        await two.permit(KEY, "k", vote(8))
+
+    asyncio.run(play())
+
+
+def test_disabling_and_enabling_does_not_bring_a_deleted_validator_back() -> None:
+    async def play() -> None:
+        store = Store()
+        one = guard(store)
+        await one.register(KEY, at(7))
+        await one.stop(KEY, "retired")
+        await one.stop(KEY, "disabled")
+        await one.resume(KEY)
+        with pytest.raises(Refused) as caught:
+            await guard(store).permit(KEY, "k", vote(8))
+        assert caught.value.code is Code.NOT_REGISTERED
+
+    asyncio.run(play())
+
+
 def test_an_answer_that_got_lost_is_asked_for_again() -> None:
     async def play() -> None:
         store = Store()
@@ -138,9 +176,9 @@ def test_an_answer_that_got_lost_is_asked_for_again() -> None:
         await one.register(KEY, at(7))
         store.deaf = True
         with pytest.raises(Undecided):
-            await one.retire(KEY)
+            await one.stop(KEY, "retired")
         store.deaf = False
-        assert (await one.retire(KEY)).voted == at(7).voted
+        assert (await one.stop(KEY, "retired")).voted == at(7).voted
 
     asyncio.run(play())
 
@@ -149,7 +187,7 @@ def test_nobody_retires_who_was_never_registered() -> None:
     async def play() -> None:
         store = Store()
         with pytest.raises(Refused):
-            await guard(store).retire(KEY)
+            await guard(store).stop(KEY, "retired")
         assert not store.items
 
     asyncio.run(play())
