@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from nitrosigner.cli.main import command
 from nitrosigner.image.key_policy import KeyPolicy
 from nitrosigner.infrastructure import commands
-from nitrosigner.infrastructure.account import AwsAccount, Instance
+from nitrosigner.infrastructure.account import AwsAccount, Deployed, Instance
 from nitrosigner.infrastructure.outputs import Outputs
 from nitrosigner.verdicts import Code, Undecided, Verdict
 from nitrosigner.wire import manifest as manifests
@@ -43,6 +43,8 @@ def outputs(**changed: Any) -> dict[str, Any]:
         "InitFlagParamName": f"/nitrosigner/{STACK}/initialised",
         "GatewayTokenArn": f"arn:aws:secretsmanager:us-east-1:{ACCOUNT}:secret:t",
         "StartDocument": "start",
+        "StatusDocument": f"nitrosigner-{STACK}-status",
+        "AlarmTopicArn": f"arn:aws:sns:us-east-1:{ACCOUNT}:alarms",
         "RecordPrefix": f"nitrosigner/{STACK}/",
         "DashboardName": "something else",
         **changed,
@@ -87,6 +89,9 @@ class FakeAccount:
             Instance("i-2", "InService", "Healthy"),
         ]
         self.alarming: list[str] = []
+        self.hearing = 1
+        self.key = "Enabled"
+        self.deployed: Deployed | None = Deployed("UPDATE_COMPLETE", outputs())
         self.published: tuple[bytes, int] | None = (signed(), 1)
         self.faster = False
         self.unsure: set[str] = set()
@@ -98,6 +103,21 @@ class FakeAccount:
     def identity(self) -> str:
         self._may("identity")
         return "arn:aws:iam::123456789012:user/operator"
+
+    def stack(self, name: str) -> Deployed | None:
+        self._may("stack")
+        assert name == STACK
+        return self.deployed
+
+    def key_state(self, arn: str) -> str:
+        self._may("key_state")
+        assert arn == KEY
+        return self.key
+
+    def listeners(self, topic: str) -> int:
+        self._may("listeners")
+        assert topic == outputs()["AlarmTopicArn"]
+        return self.hearing
 
     def key_policy(self, arn: str) -> str:
         self._may("key_policy")
@@ -160,7 +180,7 @@ def run(tmp_path: Path) -> Run:
 def test_a_stack_in_order_is_said_to_be(run: Run, account: FakeAccount) -> None:
     code, said = run("doctor")
     assert code == 0, said
-    assert said.count(" ok ") == 6
+    assert said.count(" ok ") == 10
 
 
 @pytest.mark.parametrize(
@@ -199,6 +219,9 @@ def test_a_stack_in_order_is_said_to_be(run: Run, account: FakeAccount) -> None:
         ({"published": (signed(tls_names=["x"]), 1)}, "manifest", "tls_names"),
         ({"flag": False}, "started", "put-parameter"),
         ({"running": []}, "instances", "there is none"),
+        ({"deployed": None}, "stack", "deploy prodNitroWalletEth"),
+        ({"key": "PendingDeletion"}, "key", "cancel-key-deletion"),
+        ({"hearing": 0}, "listeners", "aws sns subscribe"),
         (
             {"running": [Instance("i-1", "Pending:Wait", "Healthy")]},
             "instances",
@@ -220,7 +243,18 @@ def test_what_is_wrong_is_named_with_what_to_do(
 
 
 @pytest.mark.parametrize(
-    "what", ["identity", "key_policy", "manifest", "initialised", "instances", "alarms"]
+    "what",
+    [
+        "identity",
+        "stack",
+        "key_state",
+        "key_policy",
+        "manifest",
+        "initialised",
+        "instances",
+        "listeners",
+        "alarms",
+    ],
 )
 def test_what_cannot_be_found_out_is_never_ok(
     run: Run, account: FakeAccount, what: str
@@ -243,6 +277,57 @@ def test_status_shows_the_file_offline_and_the_account_otherwise(
     code, said = run("status", "--json")
     assert json.loads(said)["started"] is True
     assert json.loads(said)["manifest_version"] == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "step", "says"),
+    [
+        ("CREATE_IN_PROGRESS", "stack", "is making"),
+        ("CREATE_FAILED", "stack", "describe-stack-events"),
+        ("ROLLBACK_COMPLETE", "stack", "describe-stack-events"),
+        ("DELETE_FAILED", "stack", "describe-stack-events"),
+        ("UPDATE_IN_PROGRESS", "last change", "at work"),
+        ("UPDATE_ROLLBACK_FAILED", "last change", "continue-update-rollback"),
+        ("UPDATE_ROLLBACK_COMPLETE", "last change", "taken back"),
+    ],
+)
+def test_a_half_deployed_stack_is_said_to_be(
+    run: Run, account: FakeAccount, status: str, step: str, says: str
+) -> None:
+    account.deployed = Deployed(status, outputs())
+    code, said = run("doctor")
+    assert code == 1
+    (line,) = (one for one in said.splitlines() if "FAILS" in one)
+    assert line.startswith(step)
+    assert says in said
+    # What was deployed before goes on being looked at; what never was is not.
+    assert ("manifest" in said) is (step == "last change")
+
+
+def test_a_file_that_is_older_than_the_stack_is_not_believed(
+    run: Run, account: FakeAccount
+) -> None:
+    account.deployed = Deployed("UPDATE_COMPLETE", outputs(Measurements="ef" * 48))
+    code, said = run("doctor")
+    assert code == 1
+    assert "Measurements differ" in said
+    assert f"--stack {STACK} --region us-east-1" in said
+
+
+def test_without_a_file_the_stack_itself_is_asked(account: FakeAccount) -> None:
+    def invoke(*arguments: str) -> click.testing.Result:
+        return click.testing.CliRunner().invoke(command(), ["deploy", *arguments])
+
+    named = ("--stack", STACK, "--region", "us-east-1")
+    assert invoke("doctor", *named).exit_code == 0
+    assert json.loads(invoke("status", *named, "--json").output)["started"] is True
+    assert invoke("doctor").exit_code == 2
+    assert invoke("status", *named, "--offline").exit_code == 2
+    for gone in (None, Deployed("ROLLBACK_COMPLETE", {})):
+        account.deployed = gone
+        done = invoke("doctor", *named)
+        assert isinstance(done.exception, Undecided)
+        assert done.exception.hint
 
 
 def test_a_manifest_is_published_once_and_only_forward(
@@ -376,8 +461,27 @@ def test_the_account_reads_what_aws_answers() -> None:
             get_parameter={"Parameter": {"Value": "true"}},
             describe_auto_scaling_groups={"AutoScalingGroups": [group]},
             describe_alarms=alarms,
+            describe_key={"KeyMetadata": {"KeyState": "Enabled"}},
+            list_subscriptions_by_topic=[
+                {
+                    "Subscriptions": [{"SubscriptionArn": "PendingConfirmation"}],
+                    "NextToken": "more",
+                },
+                {"Subscriptions": [{"SubscriptionArn": "arn:aws:sns:x"}]},
+            ],
+            describe_stacks={
+                "Stacks": [
+                    {
+                        "StackStatus": "CREATE_COMPLETE",
+                        "Outputs": [{"OutputKey": "Mode", "OutputValue": "DEBUG"}],
+                    }
+                ]
+            },
         ),
     )
+    assert account.listeners("topic") == 1
+    assert account.key_state(KEY) == "Enabled"
+    assert account.stack(STACK) == Deployed("CREATE_COMPLETE", {"Mode": "DEBUG"})
     assert account.identity() == "me"
     assert account.key_policy(KEY) == "{}"
     assert account.initialised("x")
@@ -398,6 +502,29 @@ def test_aws_failing_is_undecided_and_not_quoted(error: Exception) -> None:
     with pytest.raises(Undecided) as caught:
         account.identity()
     assert "secret" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("code", "hint"),
+    [
+        ("ExpiredToken", "log in again"),
+        ("AccessDeniedException", "sts:GetCallerIdentity"),
+        ("InternalError", "ask again"),
+    ],
+)
+def test_why_aws_did_not_answer_is_told_apart(code: str, hint: str) -> None:
+    error = ClientError({"Error": {"Code": code, "Message": "m"}}, "op")
+    account = AwsAccount("us-east-1", Clients(get_caller_identity=error))
+    with pytest.raises(Undecided) as caught:
+        account.identity()
+    assert hint in caught.value.hint
+
+
+def test_a_stack_of_which_nothing_can_be_said_is_not_absent() -> None:
+    error = ClientError({"Error": {"Code": "AccessDenied", "Message": "m"}}, "op")
+    account = AwsAccount("us-east-1", Clients(describe_stacks=error))
+    with pytest.raises(Undecided):
+        account.stack(STACK)
 
 
 @pytest.mark.parametrize("job", ["wallet", "validator"])
@@ -431,8 +558,95 @@ def test_a_published_manifest_is_found_by_the_parents_own_store(job: str) -> Non
         assert account.publish(described, signed(), 0)
         assert not account.publish(described, signed(version=2), 0)
         assert account.manifest(described) == (signed(), 1)
-        store = account._store(described)
-        record = store.get(manifest_in_force.COLLECTION, manifest_in_force.CURRENT)
+        with account._store(described) as store:
+            record = store.get(manifest_in_force.COLLECTION, manifest_in_force.CURRENT)
         assert record is not None
         assert record.data == signed()
-        store.close()
+
+
+def test_an_operator_is_led_from_nothing_to_a_signer_that_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every step is what `deploy doctor` said, done to the services that moto plays."""
+    moto = pytest.importorskip("moto", reason="moto is not installed")
+    import boto3
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    file = tmp_path / "manifest.json"
+
+    def doctor() -> tuple[str, str]:
+        """The first step that fails, or nothing; and all that was said."""
+        done = click.testing.CliRunner().invoke(
+            command(), ["deploy", "doctor", "--stack", STACK, "--region", "us-east-1"]
+        )
+        if isinstance(done.exception, Verdict):
+            return "no stack", f"{done.exception.message} {done.exception.hint}"
+        failed = [one for one in done.output.splitlines() if "FAILS" in one]
+        return failed[0].split("FAILS")[0].strip() if failed else "", done.output
+
+    def clients(service: str) -> Any:
+        return boto3.client(service, region_name="us-east-1")
+
+    with moto.mock_aws():
+        assert doctor()[0] == "no stack"
+
+        arn = clients("kms").create_key(Policy=policy())["KeyMetadata"]["Arn"]
+        topic = clients("sns").create_topic(Name="alarms")["TopicArn"]
+        found = outputs(KMSKeyARN=arn, AlarmTopicArn=topic)
+        clients("ssm").put_parameter(
+            Name=found["InitFlagParamName"], Value="false", Type="String"
+        )
+        template = {
+            "Resources": {"Handle": {"Type": "AWS::SQS::Queue"}},
+            "Outputs": {name: {"Value": value} for name, value in found.items()},
+        }
+        clients("cloudformation").create_stack(
+            StackName=STACK, TemplateBody=json.dumps(template)
+        )
+        step, said = doctor()
+        assert step == "manifest"
+        assert f"publish-manifest --stack {STACK}" in said
+
+        aws = manifests.Aws(region="us-east-1", kms_key_arn=arn)
+        file.write_bytes(signed(aws=aws))
+        arguments = ["--stack", STACK, "--region", "us-east-1", str(file)]
+        done = click.testing.CliRunner().invoke(
+            command(), ["deploy", "publish-manifest", *arguments]
+        )
+        assert done.exit_code == 0, done.output
+        step, said = doctor()
+        assert step == "started"
+        assert found["InitFlagParamName"] in said
+
+        clients("ssm").put_parameter(
+            Name=found["InitFlagParamName"], Value="true", Overwrite=True
+        )
+        step, said = doctor()
+        assert step == "instances"
+        assert "describe-scaling-activities" in said
+
+        image = clients("ec2").describe_images()["Images"][0]["ImageId"]
+        clients("autoscaling").create_launch_configuration(
+            LaunchConfigurationName="l", ImageId=image, InstanceType="c6a.xlarge"
+        )
+        clients("autoscaling").create_auto_scaling_group(
+            AutoScalingGroupName=found["ASGGroupName"],
+            LaunchConfigurationName="l",
+            MinSize=2,
+            MaxSize=4,
+            AvailabilityZones=["us-east-1a", "us-east-1b"],
+        )
+        step, said = doctor()
+        assert step == "listeners"
+        assert topic in said
+
+        clients("sns").subscribe(
+            TopicArn=topic, Protocol="sms", Endpoint="+15550100123"
+        )
+        assert doctor()[0] == ""
+
+        clients("kms").schedule_key_deletion(KeyId=arn.rpartition("/")[2])
+        step, said = doctor()
+        assert step == "key"
+        assert "PendingDeletion" in said

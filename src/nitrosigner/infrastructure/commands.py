@@ -20,11 +20,17 @@ _outputs = click.option(
     "--outputs",
     "file",
     type=_file,
-    required=True,
     metavar="FILE",
-    help="What cdk deploy --outputs-file wrote.",
+    help="What cdk deploy --outputs-file wrote. Without it the stack itself is asked.",
 )
-_stack = click.option("--stack", metavar="NAME", help="If the file has several.")
+_stack = click.option(
+    "--stack", metavar="NAME", help="Which one; one of a file may be left out."
+)
+_region = click.option(
+    "--region",
+    metavar="NAME",
+    help="Of the stack, if there is no file; else AWS's own.",
+)
 _json = click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 _SHOWN: Final = 16
 
@@ -94,14 +100,23 @@ def plan(file: Path, as_json: bool) -> None:
 @deploy.command()
 @_outputs
 @_stack
+@_region
 @click.option("--offline", is_flag=True, help="Read the file only; ask AWS nothing.")
 @_json
-def status(file: Path, stack: str | None, offline: bool, as_json: bool) -> None:
+def status(
+    *,
+    file: Path | None,
+    stack: str | None,
+    region: str | None,
+    offline: bool,
+    as_json: bool,
+) -> None:
     """Show what was deployed and, with AWS credentials, how it stands."""
     from nitrosigner.cli.output import Output
-    from nitrosigner.infrastructure import outputs as outputs_file
 
-    name, outputs = outputs_file.read(file, stack)
+    if offline and file is None:
+        raise click.UsageError("--offline needs --outputs FILE")
+    name, outputs = _described(file, stack, region)
     shown: dict[str, Any] = {
         "stack": name,
         "mode": outputs.mode,
@@ -112,7 +127,7 @@ def status(file: Path, stack: str | None, offline: bool, as_json: bool) -> None:
         "kms_key": outputs.key_arn,
     }
     if not offline:
-        shown |= _live(name, outputs, account(outputs))
+        shown |= _live(name, outputs, account(outputs.region))
     Output(as_json).fields(
         shown,
         [
@@ -129,7 +144,10 @@ def _live(stack: str, outputs: "Outputs", account: "Account") -> dict[str, Any]:
         from nitrosigner.wire import manifest
 
         version = manifest.accept(found[0]).manifest.version
+    found_stack = account.stack(stack)
     return {
+        "stack_status": "absent" if found_stack is None else found_stack.status,
+        "key_state": account.key_state(outputs.key_arn),
         "manifest_version": version,
         "started": account.initialised(outputs.init_flag),
         "instances": [
@@ -143,20 +161,32 @@ def _live(stack: str, outputs: "Outputs", account: "Account") -> dict[str, Any]:
 @deploy.command()
 @_outputs
 @_stack
+@_region
 @_json
 @click.pass_context
 def doctor(
-    context: click.Context, file: Path, stack: str | None, as_json: bool
+    context: click.Context,
+    *,
+    file: Path | None,
+    stack: str | None,
+    region: str | None,
+    as_json: bool,
 ) -> None:
-    """Check every step from the stack to a signature; say what to do next."""
+    """
+    Check every step from the stack to a signature; say what to do next.
+
+    Ends with 1 if one fails. The first that fails is the one to mend.
+    """
     from nitrosigner.cli.output import Output, json_text
-    from nitrosigner.infrastructure import outputs as outputs_file
     from nitrosigner.infrastructure.deployment_checks import check
 
-    name, outputs = outputs_file.read(file, stack)
+    name, outputs = _described(file, stack, region)
+    where = f"--stack {name} --region {outputs.region}"
+    if file is not None:
+        where = f"--outputs {file} --stack {name}"
     output = Output(as_json)
     findings = []
-    for finding in check(name, outputs, account(outputs), str(file)):
+    for finding in check(name, outputs, account(outputs.region), where):
         findings.append(finding)
         if not as_json:
             mark = "ok" if finding.ok else "FAILS"
@@ -182,23 +212,28 @@ def doctor(
 @deploy.command("publish-manifest")
 @_outputs
 @_stack
+@_region
 @click.argument("manifest", type=_file)
 @_json
 def publish_manifest(
-    file: Path, stack: str | None, manifest: Path, as_json: bool
+    *,
+    file: Path | None,
+    stack: str | None,
+    region: str | None,
+    manifest: Path,
+    as_json: bool,
 ) -> None:
     """Put the signed MANIFEST in force for the next boots of the stack's enclaves."""
     from nitrosigner.cli.files import read_file
     from nitrosigner.cli.output import Output
-    from nitrosigner.infrastructure import outputs as outputs_file
     from nitrosigner.infrastructure.deployment_checks import check_manifest
     from nitrosigner.verdicts import Code, Refused, Undecided
     from nitrosigner.wire import manifest as manifests
 
-    name, outputs = outputs_file.read(file, stack)
+    name, outputs = _described(file, stack, region)
     signed = read_file(manifest, "the manifest", manifests.MAX_MANIFEST)
     accepted = check_manifest(outputs, signed)
-    reached = account(outputs)
+    reached = account(outputs.region)
     before = reached.manifest(outputs)
     expected = 0
     if before is not None:
@@ -234,11 +269,33 @@ def publish_manifest(
     )
 
 
-def account(outputs: "Outputs") -> "Account":
+def _described(
+    file: Path | None, stack: str | None, region: str | None
+) -> tuple[str, "Outputs"]:
+    """Return the stack's name and outputs, from the file or from CloudFormation."""
+    from nitrosigner.infrastructure import outputs as outputs_file
+
+    if file is not None:
+        return outputs_file.read(file, stack)
+    if stack is None:
+        raise click.UsageError("Give --outputs FILE or --stack NAME")
+    import boto3
+    import msgspec
+
+    from nitrosigner.infrastructure.deployment_checks import deployed
+
+    where = region or boto3.Session().region_name
+    if where is None:
+        raise click.UsageError("AWS's settings name no region: give --region NAME")
+    found = deployed(stack, where, account(where))
+    return stack, outputs_file.decode(stack, msgspec.json.encode(found.outputs))
+
+
+def account(region: str) -> "Account":
     """Return the account that the environment's credentials open."""
     from nitrosigner.infrastructure.account import AwsAccount
 
-    return AwsAccount(outputs.region)
+    return AwsAccount(region)
 
 
 commands: Final = (deploy,)

@@ -9,13 +9,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from nitrosigner.image.key_policy_lint import is_clean, lint
-from nitrosigner.infrastructure.account import Account
+from nitrosigner.infrastructure.account import Account, Deployed
 from nitrosigner.infrastructure.measured_image import DEBUG_REGISTER
 from nitrosigner.infrastructure.outputs import Outputs
 from nitrosigner.verdicts import Code, Refused, Undecided, Verdict
 from nitrosigner.wire import manifest as manifests
 
+CDK: Final = "npx aws-cdk@2.1148.1"
+INSTANCE_TAG: Final = "nitrosigner:stack"
+"""`infrastructure.fleet.TAG`, which needs the CDK."""
 IN_SERVICE: Final = "InService"
 WANTED_INSTANCES: Final = 2
 
@@ -31,15 +36,19 @@ class Finding:
 
 
 def check(
-    stack: str, outputs: Outputs, account: Account, file: str
+    stack: str, outputs: Outputs, account: Account, where: str
 ) -> Iterator[Finding]:
-    """Look at each step of *stack*; *file* is the outputs file, for the hints."""
+    """Look at each step of *stack*; *where* are the options that name it, for hints."""
     steps: tuple[tuple[str, Callable[[], str], bool], ...] = (
         ("account", lambda: f"as {account.identity()}", True),
+        ("stack", lambda: _stack(stack, outputs, account), True),
+        ("last change", lambda: _last_change(stack, outputs, account), False),
+        ("key", lambda: _key(outputs, account), True),
         ("key policy", lambda: _key_policy(outputs, account), False),
-        ("manifest", lambda: _manifest(stack, outputs, account, file), True),
+        ("manifest", lambda: _manifest(outputs, account, where), True),
         ("started", lambda: _started(outputs, account), True),
-        ("instances", lambda: _instances(outputs, account), True),
+        ("instances", lambda: _instances(stack, outputs, account), True),
+        ("listeners", lambda: _listeners(outputs, account), False),
         ("alarms", lambda: _alarms(stack, account), False),
     )
     for name, look, needed in steps:
@@ -51,9 +60,109 @@ def check(
                 return
 
 
+def deployed(stack: str, region: str, account: Account) -> Deployed:
+    """
+    Return the stack, if it ever was complete.
+
+    Raises:
+        Undecided: It was not, or it is not there; the hint says what to do.
+    """
+    found = account.stack(stack)
+    if found is None:
+        raise Undecided(
+            Code.NOT_READY,
+            f"there is no stack {stack} in {region} for these credentials",
+            f"deploy it: {CDK} deploy {stack} --outputs-file outputs.json; or use the "
+            "credentials and the region that have it",
+        )
+    if found.status == "CREATE_IN_PROGRESS":
+        raise Undecided(
+            Code.NOT_READY,
+            f"CloudFormation is making the stack ({found.status})",
+            "ask again when it is done",
+        )
+    if found.status.startswith(("CREATE_", "ROLLBACK_", "DELETE_", "REVIEW_")) and (
+        found.status != "CREATE_COMPLETE"
+    ):
+        raise Undecided(
+            Code.NOT_READY,
+            f"the stack is not there as a whole ({found.status})",
+            f"see why: {_events(stack)}; then follow docs/operations/"
+            'first-deployment.md, "When a deploy fails"',
+        )
+    return found
+
+
+def _events(stack: str) -> str:
+    return (
+        f"aws cloudformation describe-stack-events --stack-name {stack} --output text "
+        "--query \"StackEvents[?contains(ResourceStatus,'FAILED')]."
+        '[LogicalResourceId,ResourceStatusReason]"'
+    )
+
+
+def _stack(stack: str, outputs: Outputs, account: Account) -> str:
+    found = deployed(stack, outputs.region, account)
+    written = msgspec.to_builtins(outputs)
+    changed = sorted(
+        name
+        for name, value in written.items()
+        if value and found.outputs.get(name, value) != value
+    )
+    if changed:
+        raise Refused(
+            Code.USAGE,
+            "the stack was deployed since the outputs file was written: "
+            f"{', '.join(changed)} differ",
+            f"ask the stack itself: --stack {stack} --region {outputs.region}, without "
+            "--outputs",
+        )
+    return found.status
+
+
+def _last_change(stack: str, outputs: Outputs, account: Account) -> str:
+    status = deployed(stack, outputs.region, account).status
+    if status == "UPDATE_ROLLBACK_FAILED":
+        raise Undecided(
+            Code.NOT_READY,
+            f"it failed, and so did taking it back ({status})",
+            f"mend what this names: {_events(stack)}; then aws cloudformation "
+            f"continue-update-rollback --stack-name {stack}",
+        )
+    if status.endswith("_IN_PROGRESS"):
+        raise Undecided(
+            Code.NOT_READY,
+            f"CloudFormation is at work on it ({status})",
+            "ask again later; an update waits for each new instance until it can sign",
+        )
+    if status not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
+        raise Undecided(
+            Code.NOT_READY,
+            f"it failed and was taken back ({status}); what was there before is there",
+            f"see why: {_events(stack)}; then deploy again",
+        )
+    return "complete"
+
+
+def _key(outputs: Outputs, account: Account) -> str:
+    state = account.key_state(outputs.key_arn)
+    if state != "Enabled":
+        raise Refused(
+            Code.KMS_REFUSED,
+            f"the KMS key is {state}: no enclave boots; those that run go on signing",
+            "as the key administrator: aws kms cancel-key-deletion (if it is pending), "
+            f"then aws kms enable-key --key-id {outputs.key_arn}; and find out who did "
+            "it: docs/operations/suspected-host-compromise.md",
+        )
+    return "enabled"
+
+
 def _key_policy(outputs: Outputs, account: Account) -> str:
     text = account.key_policy(outputs.key_arn)
-    hint = "see docs/operations/key-policy.md; deploy the stack again to restore it"
+    hint = (
+        "see docs/operations/key-policy.md; to restore it raise key_policy_revision in "
+        "the settings and deploy the stack"
+    )
     for value in (*outputs.admitted, outputs.administrator, outputs.deployment):
         if value not in text:
             raise Refused(
@@ -114,14 +223,14 @@ def check_manifest(outputs: Outputs, signed: bytes) -> manifests.AcceptedManifes
     return accepted
 
 
-def _manifest(stack: str, outputs: Outputs, account: Account, file: str) -> str:
+def _manifest(outputs: Outputs, account: Account, where: str) -> str:
     found = account.manifest(outputs)
     if found is None:
         raise Undecided(
             Code.NOT_READY,
             "no manifest is published: enclaves wait for one",
-            f"nitrosigner deploy publish-manifest --outputs {file} --stack {stack} "
-            "MANIFEST; see docs/operations/key-ceremony.md",
+            f"nitrosigner deploy publish-manifest {where} MANIFEST; see "
+            "docs/operations/key-ceremony.md",
         )
     accepted = check_manifest(outputs, found[0])
     return f"version {accepted.manifest.version}, digest {accepted.digest[:16]}…"
@@ -138,7 +247,7 @@ def _started(outputs: Outputs, account: Account) -> str:
     return "the flag says true"
 
 
-def _instances(outputs: Outputs, account: Account) -> str:
+def _instances(stack: str, outputs: Outputs, account: Account) -> str:
     found = account.instances(outputs.group)
     serving = [
         one
@@ -147,13 +256,40 @@ def _instances(outputs: Outputs, account: Account) -> str:
     ]
     if len(serving) < WANTED_INSTANCES:
         states = ", ".join(f"{one.name} {one.lifecycle}" for one in found)
+        log = f"aws logs tail /nitrosigner/{stack}"
+        hint = (
+            f"one that waits says why: {log}/lifecycle --since 1h; its enclave: "
+            f"{log}/parent --since 1h; what runs on it: aws ssm send-command "
+            f"--document-name {outputs.status_document} --targets "
+            f"Key=tag:{INSTANCE_TAG},Values={stack}"
+        )
+        if not found:
+            hint = (
+                "aws autoscaling describe-scaling-activities --auto-scaling-group-name "
+                f"{outputs.group} --max-items 5; what installing came to: "
+                f"{log}/installation --since 3h"
+            )
         raise Undecided(
             Code.NOT_READY,
-            f"{len(serving)} instance(s) serve: {states or 'there is none'}",
-            "Pending:Wait waits for its enclave: look at it with the Status document, "
-            "and into the log group lifecycle and parent",
+            f"{len(serving)} of {WANTED_INSTANCES} instances serve: "
+            f"{states or 'there is none'}",
+            hint,
         )
     return f"{len(serving)} serve"
+
+
+def _listeners(outputs: Outputs, account: Account) -> str:
+    if outputs.alarm_topic is None:
+        return "these outputs name no topic"
+    confirmed = account.listeners(outputs.alarm_topic)
+    if confirmed < 1:
+        raise Undecided(
+            Code.NOT_READY,
+            "nobody hears the alarms: the topic has no confirmed subscription",
+            f"aws sns subscribe --topic-arn {outputs.alarm_topic} --protocol email "
+            "--notification-endpoint ADDRESS; and confirm it",
+        )
+    return f"{confirmed} hear the alarms"
 
 
 def _alarms(stack: str, account: Account) -> str:

@@ -28,6 +28,8 @@ class Outputs(msgspec.Struct, frozen=True, kw_only=True):
     init_flag: str = msgspec.field(name="InitFlagParamName")
     token: str = msgspec.field(name="GatewayTokenArn")
     start_document: str = msgspec.field(name="StartDocument")
+    status_document: str = msgspec.field(name="StatusDocument", default="")
+    alarm_topic: str | None = msgspec.field(name="AlarmTopicArn", default=None)
     record_prefix: str | None = msgspec.field(name="RecordPrefix", default=None)
     records_table: str | None = msgspec.field(name="RecordsTableName", default=None)
 
@@ -69,8 +71,18 @@ def read(path: Path, stack: str | None) -> tuple[str, Outputs]:
             f"{path} has the outputs of: {names or 'no stack'}",
             "name one with: --stack NAME",
         )
+    return stack, decode(stack, bytes(found[stack]))
+
+
+def decode(stack: str, data: bytes) -> Outputs:
+    """
+    Return what the JSON object in *data* says of *stack*.
+
+    Raises:
+        Malformed: It lacks an output that we act on.
+    """
     try:
-        return stack, msgspec.json.decode(found[stack], type=Outputs)
+        return msgspec.json.decode(data, type=Outputs)
     except ValueError as error:
         # msgspec names the field; outputs are nothing secret.
         raise Malformed(
