@@ -1,11 +1,30 @@
-"""One real local stack for all tests of a session that need one."""
+"""One real local stack for all tests of a session that need one; how Hypothesis tries."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from nitrosigner.client.signer_client import SignerClient
 from nitrosigner.emulator.running_stack import START_DEADLINE, RunningStack
+
+# A busy machine is slow in places; that is no property of the code under test.
+settings.register_profile(
+    "local", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+# The same examples for the same tests, so that nobody's change fails by what another's
+# luck found: luck is for the other two profiles.
+settings.register_profile(
+    "ci",
+    settings.get_profile("local"),
+    derandomize=True,
+    database=None,
+    print_blob=True,
+)
+# --hypothesis-profile=long, where a test does not count its examples itself
+settings.register_profile("long", settings.get_profile("local"), max_examples=1000)
+settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

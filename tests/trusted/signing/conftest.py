@@ -4,16 +4,9 @@ import hashlib
 from collections.abc import Callable
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 from nitrosigner.trusted.signing.secp256k1 import Secp256k1
 from nitrosigner.trusted.signing.secret_bytes import SecretBytes
-
-# A busy machine is slow in places; that is no property of the code under test.
-settings.register_profile(
-    "busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.load_profile("busy machine")
 
 
 @pytest.fixture(scope="session")
