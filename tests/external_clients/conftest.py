@@ -158,7 +158,7 @@ def dynalite() -> Iterator[str]:
     """The endpoint of a DynamoDB that checks conditions for itself, over HTTP."""
     port = free_port()
     process = subprocess.Popen(
-        ["node", HERE / "node_modules/dynalite/cli.js", "--port", str(port),
+        ["node", HERE / "dynalite.cjs", "--port", str(port),
          "--host", "127.0.0.1", "--createTableMs", "0"],
         stdout=subprocess.DEVNULL,
         text=True,
