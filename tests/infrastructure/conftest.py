@@ -1,5 +1,6 @@
 """One synthesis of all four stacks for the whole session: jsii is slow to start."""
 
+import datetime as dt
 import json
 import os
 import shutil
@@ -8,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 ADMINISTRATORS = {
     "devNitroWalletEth": "1d" * 32,
@@ -139,3 +143,33 @@ def choose(node: None, image: Any) -> Any:
         return synthesize(folder, chosen, without_machine)
 
     return synthesized
+
+
+NOW = dt.datetime(2026, 11, 21, tzinfo=dt.UTC)
+
+
+@pytest.fixture
+def pem(tmp_path: Path) -> Path:
+    """A certificate that ends 20 days from NOW, with its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "signer")])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(NOW - dt.timedelta(days=1))
+        .not_valid_after(NOW + dt.timedelta(days=20))
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path / "signer.pem"
+    path.write_bytes(
+        certificate.public_bytes(serialization.Encoding.PEM)
+        + key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return path

@@ -1,10 +1,15 @@
 """An instance's life, with surroundings that fail in every way."""
 
-from collections.abc import Iterator
+import contextlib
+import socket
+import ssl
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import msgspec
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
@@ -311,6 +316,74 @@ def test_no_metadata_is_to_be_unsure() -> None:
     one, _ = instance("http://127.0.0.1:1", FakeAws())
     with pytest.raises(Unsure):
         one.target_state()
+
+
+@pytest.fixture
+def signer(pem: Path) -> Iterator[Callable[[bytes], int]]:
+    """Answer one request like an enclave, with these bytes; return on which port."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    with contextlib.ExitStack() as opened:
+
+        def start(answer: bytes) -> int:
+            listener = socket.create_server(("127.0.0.1", 0))
+            opened.callback(listener.close)
+
+            def serve() -> None:
+                connection, _ = listener.accept()
+                with (
+                    connection,
+                    context.wrap_socket(connection, server_side=True) as tls,
+                ):
+                    assert tls.recv(4096).startswith(b"GET /healthcheck ")
+                    tls.sendall(answer)
+
+            thread = Thread(target=serve)
+            thread.start()
+            opened.callback(thread.join, 10)
+            port: int = listener.getsockname()[1]
+            return port
+
+        yield start
+
+
+def http(status: int, body: bytes) -> bytes:
+    return b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body)
+
+
+@pytest.mark.parametrize(
+    ("answer", "signs"),
+    [
+        (http(200, b'{"status":"UP","state":"ready"}'), True),
+        (http(503, b'{"status":"DOWN","state":"kms"}'), False),
+        # What a load balancer would take, or only one that looks at the number.
+        (http(200, b'{"status":"DOWN"}'), False),
+        (http(503, b'{"status":"UP"}'), False),
+        (http(200, b"OK"), False),
+        (http(200, b'["UP"]'), False),
+        (http(302, b""), False),
+        (b"garbage\r\n\r\n", False),
+        (b"", False),
+    ],
+)
+def test_an_instance_is_let_in_only_when_its_enclave_says_that_it_can_sign(
+    metadata: str,
+    signer: Callable[[bytes], int],
+    answer: bytes,
+    signs: bool,
+) -> None:
+    aws = FakeAws()
+    told = msgspec.structs.replace(TOLD, port=signer(answer))
+    one = Instance(told, metadata=metadata, autoscaling=aws, ssm=aws, run=lambda _: 0)
+    life = Lifecycle(one, told)
+    life.step(0)  # the flag says true: it starts the services
+    assert life.phase is Phase.STARTED
+    life.step(1)
+    said = [given for name, given in aws.calls if name == "complete_lifecycle_action"]
+    assert [one["LifecycleActionResult"] for one in said] == (
+        ["CONTINUE"] if signs else []
+    )
+    assert life.phase is (Phase.SERVING if signs else Phase.STARTED)
 
 
 def test_nobody_on_the_port_cannot_sign(metadata: str) -> None:

@@ -160,6 +160,14 @@ def test_at_least_two_instances_replaced_one_by_one_when_they_cannot_sign(
     assert refresh["Preferences"]["MaxHealthyPercentage"] > 100
 
 
+def test_an_unhealthy_instance_stays_until_its_substitute_can_sign(
+    synthesized: Any, stack: str
+) -> None:
+    group = synthesized.only(stack, "AWS::AutoScaling::AutoScalingGroup")
+    policy = group["Properties"]["InstanceMaintenancePolicy"]
+    assert policy == {"MinHealthyPercentage": 100, "MaxHealthyPercentage": 150}
+
+
 def test_an_instance_is_held_back_until_it_can_sign_and_drained_before_it_goes(
     synthesized: Any, stack: str
 ) -> None:

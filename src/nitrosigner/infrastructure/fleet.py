@@ -116,6 +116,17 @@ class SigningFleet(Construct):
             notifications=[autoscaling.NotificationConfiguration(topic=notifications)],
             max_instance_lifetime=Duration.days(90),
         )
+        # Health says DOWN as well when the store is away, on all instances at once. An
+        # unhealthy one therefore stays until its substitute can sign: an outage of
+        # DynamoDB must not end as a fleet of new instances that cannot boot.
+        group = self.group.node.default_child
+        if not isinstance(group, autoscaling.CfnAutoScalingGroup):
+            raise TypeError
+        group.instance_maintenance_policy = (
+            autoscaling.CfnAutoScalingGroup.InstanceMaintenancePolicyProperty(
+                min_healthy_percentage=100, max_healthy_percentage=150
+            )
+        )
         self.group.add_lifecycle_hook(
             "Launching",
             lifecycle_hook_name=LAUNCHING_HOOK,
