@@ -8,19 +8,15 @@ from typing import Final
 
 import click
 import msgspec
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from nitrosigner.cli.connection import json_option
 from nitrosigner.cli.files import reason, write_new_private
 from nitrosigner.cli.output import Output
+from nitrosigner.client.client_certificate import self_signed
 from nitrosigner.verdicts import Code, Malformed, Refused
 from nitrosigner.wire.manifest import Client, Operation, Slug, new_token
 
 TOKEN_BYTES: Final = 32
-_CLOCK_SKEW: Final = timedelta(days=1)
 
 
 @click.group()
@@ -78,7 +74,7 @@ def new(
             "a client's name is 1 to 64 of a-z, 0-9, dot, dash and underscore",
             "it starts with a letter or digit",
         ) from None
-    certificate, key = _self_signed(name, timedelta(days=days))
+    certificate, key = self_signed(name, datetime.now(UTC), timedelta(days=days))
     token, token_sha256 = new_token(secrets.token_bytes(TOKEN_BYTES))
     entry = Client(
         name=name,
@@ -117,37 +113,3 @@ def _write_all(folder: Path, files: dict[str, bytes]) -> None:
         # All three or none: half a credential helps nobody.
         shutil.rmtree(folder, ignore_errors=True)
         raise
-
-
-def _self_signed(name: str, lifetime: timedelta) -> tuple[bytes, bytes]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _CLOCK_SKEW)
-        .not_valid_after(now + lifetime)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(
-            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False
-        )
-        .add_extension(identifier, critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier),
-            critical=False,
-        )
-        .sign(key, hashes.SHA256())
-    )
-    return (
-        certificate.public_bytes(serialization.Encoding.PEM),
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        ),
-    )

@@ -2,8 +2,9 @@ from random import Random
 from typing import Any
 
 import pytest
+import rlp as independent_rlp
 
-from nitrosigner.trusted.signing import addresses, rlp
+from nitrosigner.trusted.signing import addresses
 from nitrosigner.trusted.signing import secp256k1 as curve
 from nitrosigner.trusted.signing.algorithms import Signature
 from nitrosigner.trusted.signing.authorizations import (
@@ -83,7 +84,7 @@ def test_who_signed_can_be_recovered(
     assert result.hash == keccak_256(result.raw)
     # And the payload is one canonical list.
     payload = result.raw if result.raw[0] > 4 else result.raw[1:]
-    assert isinstance(rlp.decode(payload), list)
+    assert isinstance(independent_rlp.decode(payload), list)
 
 
 def test_no_two_transactions_share_what_is_signed() -> None:
@@ -95,7 +96,7 @@ def test_r_and_s_lose_the_zeros_ahead_of_them(zeros: int) -> None:
     number = bytes(zeros) + Random(zeros).randbytes(32 - zeros)
     for transaction in EVERY_TYPE:
         raw = signed(transaction, Signature(number + number + b"\x01")).raw
-        items = rlp.decode(raw if raw[0] > 4 else raw[1:])
+        items = independent_rlp.decode(raw if raw[0] > 4 else raw[1:])
         assert [*items][-2:] == 2 * [number.lstrip(b"\0")]
 
 
