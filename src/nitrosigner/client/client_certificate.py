@@ -14,7 +14,7 @@ _BACKDATED = dt.timedelta(days=1)
 def self_signed(
     name: str, now: dt.datetime, lifetime: dt.timedelta
 ) -> tuple[bytes, bytes]:
-    """Return a certificate (P-256) of the client *name*, and its private key, in PEM."""
+    """Return a certificate (P-256) of the client *name*, and its key, both in PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
