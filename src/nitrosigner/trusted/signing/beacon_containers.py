@@ -21,11 +21,11 @@ from nitrosigner.trusted.signing.ssz import (
     Vector,
 )
 
-_UINT64: Final = Uint64()
-_ROOT: Final = ByteVector(32)
-_PUBLIC_KEY: Final = ByteVector(48)
-_SIGNATURE: Final = ByteVector(96)
-_ADDRESS: Final = ByteVector(20)
+UINT64: Final = Uint64()
+ROOT: Final = ByteVector(32)
+PUBLIC_KEY: Final = ByteVector(48)
+SIGNATURE: Final = ByteVector(96)
+ADDRESS: Final = ByteVector(20)
 
 _DEPOSIT_PROOF: Final = 33
 _VALIDATORS_PER_COMMITTEE: Final = 2048
@@ -49,49 +49,48 @@ MINIMAL_PRESET: Final = Preset(
 )
 PRESETS: Final = {preset.name: preset for preset in (MAINNET_PRESET, MINIMAL_PRESET)}
 
-_CHECKPOINT: Final = Container(epoch=_UINT64, root=_ROOT)
+_CHECKPOINT: Final = Container(epoch=UINT64, root=ROOT)
 ATTESTATION_DATA: Final = Container(
-    slot=_UINT64,
-    index=_UINT64,
-    beacon_block_root=_ROOT,
+    slot=UINT64,
+    index=UINT64,
+    beacon_block_root=ROOT,
     source=_CHECKPOINT,
     target=_CHECKPOINT,
 )
 BLOCK_HEADER: Final = Container(
-    slot=_UINT64,
-    proposer_index=_UINT64,
-    parent_root=_ROOT,
-    state_root=_ROOT,
-    body_root=_ROOT,
+    slot=UINT64,
+    proposer_index=UINT64,
+    parent_root=ROOT,
+    state_root=ROOT,
+    body_root=ROOT,
 )
-VOLUNTARY_EXIT: Final = Container(epoch=_UINT64, validator_index=_UINT64)
-SYNC_AGGREGATOR_SELECTION: Final = Container(slot=_UINT64, subcommittee_index=_UINT64)
+VOLUNTARY_EXIT: Final = Container(epoch=UINT64, validator_index=UINT64)
+SYNC_AGGREGATOR_SELECTION: Final = Container(slot=UINT64, subcommittee_index=UINT64)
 VALIDATOR_REGISTRATION: Final = Container(
-    fee_recipient=_ADDRESS, gas_limit=_UINT64, timestamp=_UINT64, pubkey=_PUBLIC_KEY
+    fee_recipient=ADDRESS, gas_limit=UINT64, timestamp=UINT64, pubkey=PUBLIC_KEY
 )
 DEPOSIT_MESSAGE: Final = Container(
-    pubkey=_PUBLIC_KEY, withdrawal_credentials=_ROOT, amount=_UINT64
+    pubkey=PUBLIC_KEY, withdrawal_credentials=ROOT, amount=UINT64
 )
 DEPOSIT_DATA: Final = Container(
-    pubkey=_PUBLIC_KEY,
-    withdrawal_credentials=_ROOT,
-    amount=_UINT64,
-    signature=_SIGNATURE,
+    pubkey=PUBLIC_KEY,
+    withdrawal_credentials=ROOT,
+    amount=UINT64,
+    signature=SIGNATURE,
 )
 BLS_TO_EXECUTION_CHANGE: Final = Container(
-    validator_index=_UINT64, from_bls_pubkey=_PUBLIC_KEY, to_execution_address=_ADDRESS
+    validator_index=UINT64, from_bls_pubkey=PUBLIC_KEY, to_execution_address=ADDRESS
 )
-EPOCH: Final = _UINT64
-SLOT: Final = _UINT64
-ROOT: Final = _ROOT
+EPOCH: Final = UINT64
+SLOT: Final = UINT64
 
 _ATTESTATION: Final = Container(
     aggregation_bits=Bitlist(_VALIDATORS_PER_COMMITTEE),
     data=ATTESTATION_DATA,
-    signature=_SIGNATURE,
+    signature=SIGNATURE,
 )
 AGGREGATE_AND_PROOF: Final = Container(
-    aggregator_index=_UINT64, aggregate=_ATTESTATION, selection_proof=_SIGNATURE
+    aggregator_index=UINT64, aggregate=_ATTESTATION, selection_proof=SIGNATURE
 )
 
 
@@ -99,50 +98,50 @@ def aggregate_and_proof_electra(preset: Preset) -> Kind:
     """Return `AggregateAndProof` from Electra on (EIP-7549)."""
     committees = preset.committees_per_slot
     return Container(
-        aggregator_index=_UINT64,
+        aggregator_index=UINT64,
         aggregate=Container(
             aggregation_bits=Bitlist(_VALIDATORS_PER_COMMITTEE * committees),
             data=ATTESTATION_DATA,
-            signature=_SIGNATURE,
+            signature=SIGNATURE,
             committee_bits=Bitvector(committees),
         ),
-        selection_proof=_SIGNATURE,
+        selection_proof=SIGNATURE,
     )
 
 
 def contribution_and_proof(preset: Preset) -> Kind:
     """Return `ContributionAndProof`; a subcommittee is a quarter of the committee."""
     return Container(
-        aggregator_index=_UINT64,
+        aggregator_index=UINT64,
         contribution=Container(
-            slot=_UINT64,
-            beacon_block_root=_ROOT,
-            subcommittee_index=_UINT64,
+            slot=UINT64,
+            beacon_block_root=ROOT,
+            subcommittee_index=UINT64,
             aggregation_bits=Bitvector(preset.sync_committee_size // 4),
-            signature=_SIGNATURE,
+            signature=SIGNATURE,
         ),
-        selection_proof=_SIGNATURE,
+        selection_proof=SIGNATURE,
     )
 
 
 def full_block(preset: Preset, *, altair: bool) -> Kind:
     """Return `BeaconBlock` of phase 0 or Altair; later forks are signed as headers."""
-    signed_header = Container(message=BLOCK_HEADER, signature=_SIGNATURE)
+    signed_header = Container(message=BLOCK_HEADER, signature=SIGNATURE)
     indexed = Container(
         attesting_indices=Uint64List(_VALIDATORS_PER_COMMITTEE),
         data=ATTESTATION_DATA,
-        signature=_SIGNATURE,
+        signature=SIGNATURE,
     )
     deposit = Container(
-        proof=Vector(_ROOT, _DEPOSIT_PROOF),
+        proof=Vector(ROOT, _DEPOSIT_PROOF),
         data=DEPOSIT_DATA,
     )
     body: dict[str, Kind] = {
-        "randao_reveal": _SIGNATURE,
+        "randao_reveal": SIGNATURE,
         "eth1_data": Container(
-            deposit_root=_ROOT, deposit_count=_UINT64, block_hash=_ROOT
+            deposit_root=ROOT, deposit_count=UINT64, block_hash=ROOT
         ),
-        "graffiti": _ROOT,
+        "graffiti": ROOT,
         "proposer_slashings": List(
             Container(signed_header_1=signed_header, signed_header_2=signed_header), 16
         ),
@@ -152,18 +151,18 @@ def full_block(preset: Preset, *, altair: bool) -> Kind:
         "attestations": List(_ATTESTATION, 128),
         "deposits": List(deposit, 16),
         "voluntary_exits": List(
-            Container(message=VOLUNTARY_EXIT, signature=_SIGNATURE), 16
+            Container(message=VOLUNTARY_EXIT, signature=SIGNATURE), 16
         ),
     }
     if altair:
         body["sync_aggregate"] = Container(
             sync_committee_bits=Bitvector(preset.sync_committee_size),
-            sync_committee_signature=_SIGNATURE,
+            sync_committee_signature=SIGNATURE,
         )
     return Container(
-        slot=_UINT64,
-        proposer_index=_UINT64,
-        parent_root=_ROOT,
-        state_root=_ROOT,
+        slot=UINT64,
+        proposer_index=UINT64,
+        parent_root=ROOT,
+        state_root=ROOT,
         body=Container(**body),
     )

@@ -17,12 +17,8 @@ from typing import Final
 from nitrosigner.trusted.signing import beacon_containers as containers
 from nitrosigner.trusted.signing import beacon_domains as domains
 from nitrosigner.trusted.signing import beacon_gloas as gloas
-from nitrosigner.trusted.signing.beacon_domains import (
-    Fork,
-    ForkInfo,
-    ForkVersion,
-    GenesisValidatorsRoot,
-)
+from nitrosigner.trusted.signing.beacon_aggregates import aggregate_and_proof
+from nitrosigner.trusted.signing.beacon_domains import GenesisValidatorsRoot
 from nitrosigner.trusted.signing.beacon_networks import BeaconNetwork
 from nitrosigner.trusted.signing.beacon_requests import (
     Reading,
@@ -30,6 +26,7 @@ from nitrosigner.trusted.signing.beacon_requests import (
     either,
     epoch_of,
     field,
+    fork_info,
     slot_of,
     version_of,
 )
@@ -80,6 +77,12 @@ class Duty:
     """What the slashing rules judge; `None` where nothing can be slashed."""
 
 
+_OTHER_NAMES: Final = {
+    "PAYLOAD_ATTESTATION": DutyKind.PAYLOAD_ATTESTATION_MESSAGE.value,
+    "REQUEST_AUTH": DutyKind.BUILDER_REQUEST_AUTH.value,
+}
+"""What Lodestar, Grandine and Lighthouse called kinds before the API had names."""
+
 _Reader = Callable[[Mapping[str, object], BeaconNetwork], Reading]
 
 
@@ -114,8 +117,9 @@ def read_duty(body: object, network: BeaconNetwork) -> Duty:
 
 def _kind(request: Mapping[str, object]) -> DutyKind:
     name = request.get("type")
+    name = name.upper() if isinstance(name, str) else ""
     try:
-        return DutyKind(name.upper() if isinstance(name, str) else "")
+        return DutyKind(_OTHER_NAMES.get(name, name))
     except ValueError:
         raise Malformed(
             Code.MALFORMED_REQUEST, "type is not a kind of message that is signed here"
@@ -158,7 +162,7 @@ def _chainless(
 def _of_the_chain(
     request: Mapping[str, object], kind: DutyKind, network: BeaconNetwork
 ) -> Duty:
-    info = _fork_info(request)
+    info = fork_info(request)
     if info.genesis_validators_root != network.genesis_validators_root:
         raise _another_chain()
     read = _READERS[kind](request, network)
@@ -187,24 +191,6 @@ def _another_chain() -> Refused:
         Code.WRONG_CHAIN,
         "this message is for another chain than this signer's",
         "compare the network of the validator client with the manifest's",
-    )
-
-
-def _fork_info(request: Mapping[str, object]) -> ForkInfo:
-    info = an_object(either(request, "fork_info", "forkInfo"), "fork_info")
-    fork = an_object(field(info, "fork"), "fork_info.fork")
-    root = either(info, "genesis_validators_root", "genesisValidatorsRoot")
-    previous = either(fork, "previous_version", "previousVersion")
-    current = either(fork, "current_version", "currentVersion")
-    return ForkInfo(
-        fork=Fork(
-            previous_version=ForkVersion(read_bytes(previous, "previous_version", 4)),
-            current_version=ForkVersion(read_bytes(current, "current_version", 4)),
-            epoch=Epoch(read_uint64(field(fork, "epoch"), "fork.epoch")),
-        ),
-        genesis_validators_root=GenesisValidatorsRoot(
-            read_bytes(root, "genesis_validators_root", 32)
-        ),
     )
 
 
@@ -259,45 +245,6 @@ def _aggregation_slot(request: Mapping[str, object], network: BeaconNetwork) -> 
     )
 
 
-def _aggregate(value: object, path: str, kind: Kind, network: BeaconNetwork) -> Reading:
-    root = kind.root(value, path)
-    aggregate = field(an_object(value, path), "aggregate")
-    data = field(an_object(aggregate, f"{path}.aggregate"), "data")
-    slot = slot_of(data, f"{path}.aggregate.data")
-    return Reading(root, domains.AGGREGATE_AND_PROOF, epoch_of(slot, network.preset))
-
-
-def _bare_aggregate(request: Mapping[str, object], network: BeaconNetwork) -> Reading:
-    return _aggregate(
-        field(request, "aggregate_and_proof"),
-        "aggregate_and_proof",
-        containers.AGGREGATE_AND_PROOF,
-        network,
-    )
-
-
-def _versioned_aggregate(
-    request: Mapping[str, object], network: BeaconNetwork
-) -> Reading:
-    path = "aggregate_and_proof"
-    versioned = an_object(field(request, path), path)
-    version = version_of(versioned, path)
-    if version == "GLOAS":
-        # Its attestations have a progressive shape (EIP-7916). Electra's root would
-        # be a wrong one, and a wrong signature is worse than none.
-        raise Malformed(
-            Code.MALFORMED_REQUEST,
-            "aggregates of Gloas are not signed by this release",
-        )
-    early = ("PHASE0", "ALTAIR", "BELLATRIX", "CAPELLA", "DENEB")
-    kind: Kind = (
-        containers.AGGREGATE_AND_PROOF
-        if version in early
-        else containers.aggregate_and_proof_electra(network.preset)
-    )
-    return _aggregate(field(versioned, "data"), f"{path}.data", kind, network)
-
-
 def _randao(request: Mapping[str, object], _: BeaconNetwork) -> Reading:
     reveal = an_object(field(request, "randao_reveal"), "randao_reveal")
     epoch = Epoch(read_uint64(field(reveal, "epoch"), "randao_reveal.epoch"))
@@ -338,7 +285,9 @@ def _contribution(request: Mapping[str, object], network: BeaconNetwork) -> Read
 
 def _bls_change(request: Mapping[str, object], _: BeaconNetwork) -> Reading:
     path = "bls_to_execution_change"
-    root = containers.BLS_TO_EXECUTION_CHANGE.root(field(request, path), path)
+    # Lodestar sends the name of the kind as the name of the field.
+    change = either(request, path, path.upper())
+    root = containers.BLS_TO_EXECUTION_CHANGE.root(change, path)
     return Reading(root, domains.BLS_TO_EXECUTION_CHANGE, Epoch(0))
 
 
@@ -347,8 +296,8 @@ _READERS: Final[Mapping[DutyKind, _Reader]] = {
     DutyKind.BLOCK_V2: _versioned_block,
     DutyKind.ATTESTATION: _attestation,
     DutyKind.AGGREGATION_SLOT: _aggregation_slot,
-    DutyKind.AGGREGATE_AND_PROOF: _bare_aggregate,
-    DutyKind.AGGREGATE_AND_PROOF_V2: _versioned_aggregate,
+    DutyKind.AGGREGATE_AND_PROOF: aggregate_and_proof,
+    DutyKind.AGGREGATE_AND_PROOF_V2: aggregate_and_proof,
     DutyKind.RANDAO_REVEAL: _randao,
     DutyKind.VOLUNTARY_EXIT: _exit,
     DutyKind.SYNC_COMMITTEE_MESSAGE: _sync_message,

@@ -4,14 +4,16 @@ Readers of the five kinds of message that Gloas added (EIP-7732).
 None of them is slashable: EIP-3076 knows blocks and attestations, and the protocol
 slashes nobody for bids, envelopes, payload attestations or preferences. So the slashing
 guard has nothing to judge. A bid is a promise to pay all the same, by whoever holds a
-builder's key.
+builder's key: it has a permission of its own.
 
-Each arrives as `{"version": "GLOAS", "data": {...}}`. Another fork's version is not
-taken: Heze's bid has one field more, and another root.
-Sources: ethereum/remote-signing-api 1.4, which Web3Signer and Lodestar follow.
+Each arrives as `{"version": "GLOAS", "data": {...}}`, or bare. Another fork's version is
+not taken: Heze's bid has one field more, and another root.
+Sources: ethereum/remote-signing-api 1.4, which Web3Signer, Teku, Lighthouse and Prysm
+follow; Lodestar's, Grandine's and Vero's own sources.
 """
 
 from collections.abc import Mapping
+from typing import Final
 
 from nitrosigner.trusted.signing import beacon_domains as domains
 from nitrosigner.trusted.signing import beacon_gloas_containers as containers
@@ -28,14 +30,25 @@ from nitrosigner.trusted.signing.ssz import read_uint64
 from nitrosigner.verdicts import Code, Malformed
 
 
+_OTHER_NAMES: Final = {
+    "payload_attestation_message": ("payload_attestation", "payload_attestation_data"),
+    "builder_request_auth": ("request_auth",),
+}
+"""What Lodestar, Grandine and Lighthouse called these before the API had names."""
+
+
 def _data(request: Mapping[str, object], path: str) -> Mapping[str, object]:
-    versioned = an_object(field(request, path), path)
-    if version_of(versioned, path) != "GLOAS":
+    names = (path, *_OTHER_NAMES.get(path, ()))
+    sent = next((name for name in names if name in request), path)
+    value = an_object(field(request, sent), path)
+    if "version" not in value:
+        return value  # Bare, as clients that are older than the API send it.
+    if version_of(value, path) != "GLOAS":
         raise Malformed(
             Code.MALFORMED_REQUEST,
             f"{path}.version: this kind of message is known for GLOAS only",
         )
-    return an_object(field(versioned, "data"), f"{path}.data")
+    return an_object(field(value, "data"), f"{path}.data")
 
 
 def _slot(data: Mapping[str, object], name: str, path: str) -> Slot:

@@ -9,8 +9,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from nitrosigner.trusted.signing.beacon_containers import Preset
+from nitrosigner.trusted.signing.beacon_domains import (
+    Fork,
+    ForkInfo,
+    ForkVersion,
+    GenesisValidatorsRoot,
+)
 from nitrosigner.trusted.signing.slashing import Epoch, Slot
-from nitrosigner.trusted.signing.ssz import read_uint64
+from nitrosigner.trusted.signing.ssz import read_bytes, read_uint64
 from nitrosigner.verdicts import Code, Malformed
 
 _VERSIONS: Final = frozenset(
@@ -89,3 +95,27 @@ def slot_of(value: object, path: str) -> Slot:
         Malformed: It has none.
     """
     return Slot(read_uint64(field(an_object(value, path), "slot"), f"{path}.slot"))
+
+
+def fork_info(request: Mapping[str, object]) -> ForkInfo:
+    """
+    Return the fork and the chain that the client says *request* is for.
+
+    Raises:
+        Malformed: It does not say so.
+    """
+    info = an_object(either(request, "fork_info", "forkInfo"), "fork_info")
+    fork = an_object(field(info, "fork"), "fork_info.fork")
+    root = either(info, "genesis_validators_root", "genesisValidatorsRoot")
+    previous = either(fork, "previous_version", "previousVersion")
+    current = either(fork, "current_version", "currentVersion")
+    return ForkInfo(
+        fork=Fork(
+            previous_version=ForkVersion(read_bytes(previous, "previous_version", 4)),
+            current_version=ForkVersion(read_bytes(current, "current_version", 4)),
+            epoch=Epoch(read_uint64(field(fork, "epoch"), "fork.epoch")),
+        ),
+        genesis_validators_root=GenesisValidatorsRoot(
+            read_bytes(root, "genesis_validators_root", 32)
+        ),
+    )

@@ -114,6 +114,23 @@ def read_bytes(value: object, path: str, size: int | None = None) -> bytes:
     return data
 
 
+def read_bits(value: object, path: str) -> tuple[bytes, int]:
+    """
+    Return the bits of a bit list, and how many there are.
+
+    The highest set bit of the hex only marks the length; it is not among them.
+
+    Raises:
+        Malformed: It is no hex, or has no such bit.
+    """
+    data = read_bytes(value, path)
+    if not data or data[-1] == 0:
+        raise _malformed(path, "expected a bit list that ends in its length bit")
+    length = 8 * len(data) - 9 + data[-1].bit_length()
+    last = data[-1] ^ (1 << (length % 8))
+    return (data[:-1] + bytes([last]) if length % 8 else data[:-1]), length
+
+
 class Uint64:
     """`uint64`: a decimal string."""
 
@@ -197,14 +214,9 @@ class Bitlist:
 
     def root(self, value: object, path: str) -> bytes:
         """See `Kind`."""
-        data = read_bytes(value, path)
-        if not data or data[-1] == 0:
-            raise _malformed(path, "expected a bit list that ends in its length bit")
-        length = 8 * len(data) - 9 + data[-1].bit_length()
+        bits, length = read_bits(value, path)
         if length > self._limit:
             raise _malformed(path, f"expected at most {self._limit} bits")
-        last = data[-1] ^ (1 << (length % 8))
-        bits = data[:-1] + bytes([last]) if length % 8 else data[:-1]
         return with_length(merkleize(chunked(bits), (self._limit + 255) // 256), length)
 
 

@@ -17,6 +17,7 @@ from nitrosigner.trusted.signing.ssz import (
     chunked,
     items_of,
     merkleize,
+    read_bits,
     read_bytes,
     with_length,
 )
@@ -44,6 +45,16 @@ class ProgressiveByteList:
         """See `Kind`."""
         data = read_bytes(value, path)
         return with_length(merkleize_progressive(chunked(data)), len(data))
+
+
+class ProgressiveBitlist:
+    """`ProgressiveBitlist`: hex; the highest set bit only marks the length."""
+
+    def root(self, value: object, path: str) -> bytes:
+        """See `Kind`."""
+        # No bits are no chunks, as in the executable specification (eth-ssz-specs).
+        bits, length = read_bits(value, path)
+        return with_length(merkleize_progressive(chunked(bits)), length)
 
 
 class ProgressiveList:
