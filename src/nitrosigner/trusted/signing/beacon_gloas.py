@@ -6,8 +6,8 @@ slashes nobody for bids, envelopes, payload attestations or preferences. So the 
 guard has nothing to judge. A bid is a promise to pay all the same, by whoever holds a
 builder's key: it has a permission of its own.
 
-Each arrives as `{"version": "GLOAS", "data": {...}}`, or bare. Another fork's version is
-not taken: Heze's bid has one field more, and another root.
+Each arrives as `{"version": "GLOAS", "data": {...}}`, or bare. Another fork's version
+is not taken: Heze's bid has one field more, and another root.
 Sources: ethereum/remote-signing-api 1.4, which Web3Signer, Teku, Lighthouse and Prysm
 follow; Lodestar's, Grandine's and Vero's own sources.
 """
@@ -28,7 +28,6 @@ from nitrosigner.trusted.signing.beacon_requests import (
 from nitrosigner.trusted.signing.slashing import Slot
 from nitrosigner.trusted.signing.ssz import read_uint64
 from nitrosigner.verdicts import Code, Malformed
-
 
 _OTHER_NAMES: Final = {
     "payload_attestation_message": ("payload_attestation", "payload_attestation_data"),
