@@ -10,13 +10,15 @@ import asyncio
 import sys
 import threading
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from queue import SimpleQueue
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 
 from nitrosigner.trusted.enclave.key_lookup import KeyLookup
+from nitrosigner.trusted.enclave.outcomes import Outcomes, answering
 from nitrosigner.trusted.enclave.permit import Permit
 from nitrosigner.trusted.enclave.sealed_records import Slot, require_own_public_key
 from nitrosigner.trusted.signing.algorithms import Algorithm, Signature
@@ -28,6 +30,11 @@ MAX_WAITING: Final = 16_384
 """Signatures that wait for a thread: one batch and what comes beside it, some 3 s."""
 BUSY: Final = 8
 """Signatures that keep the threads at work for a millisecond or more."""
+PARTS: Final = 4
+"""Into which what comes at once is cut for the threads, so that they end together."""
+MAX_PART: Final = 8
+"""Signatures of one part: some 2 ms of one thread. Handing over, and waking the loop
+for the outcomes, costs as much as a tenth of a signature."""
 _SWITCH: Final = 0.0001
 """Seconds after which a thread that wants the interpreter is given it. A signature
 needs it a few times for microseconds; at Python's 5 ms it would wait longer for that
@@ -37,62 +44,14 @@ times it (measured)."""
 Outcome = Signature | Verdict
 
 
-class _Sink(Protocol):
-    """Where an outcome goes, on the loop's thread."""
-
-    def put(self, position: int, outcome: Outcome) -> None:
-        """Take the outcome of one job."""
-        ...
+Then = Callable[[Outcome], None]
+"""Hears the outcome of one permit, once, on the loop's thread. Must not raise."""
 
 
 class _Job(msgspec.Struct, frozen=True, gc=False):
     slot: Slot
     message: bytes
-    sink: _Sink
-    position: int
-
-
-class _One:
-    """One signature's caller."""
-
-    __slots__ = ("answer",)
-
-    def __init__(self, answer: "asyncio.Future[Signature]") -> None:
-        self.answer = answer
-
-    def put(self, position: int, outcome: Outcome) -> None:
-        del position
-        if self.answer.done():
-            return
-        if isinstance(outcome, Verdict):
-            self.answer.set_exception(outcome)
-        else:
-            self.answer.set_result(outcome)
-
-
-class _Many:
-    """A batch's caller: one future, however many signatures."""
-
-    __slots__ = ("_left", "_outcomes", "answer")
-
-    def __init__(
-        self, outcomes: list[Outcome | None], answer: "asyncio.Future[list[Outcome]]"
-    ) -> None:
-        self._outcomes = outcomes
-        self._left = outcomes.count(None)
-        self.answer = answer
-        self._look()
-
-    def put(self, position: int, outcome: Outcome) -> None:
-        self._outcomes[position] = outcome
-        self._left -= 1
-        self._look()
-
-    def _look(self) -> None:
-        if not self._left and not self.answer.done():
-            self.answer.set_result(
-                [each for each in self._outcomes if each is not None]
-            )
+    then: Then
 
 
 class DutySigning:
@@ -103,8 +62,10 @@ class DutySigning:
         self._lookup = lookup
         self._algorithm = algorithm
         self._loop = asyncio.get_running_loop()
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
-        self._done: deque[tuple[_Job, Outcome]] = deque()
+        self._fresh: list[_Job] = []
+        """What came in this turn of the loop."""
+        self._jobs: SimpleQueue[list[_Job] | None] = SimpleQueue()
+        self._done: deque[list[tuple[_Job, Outcome]]] = deque()
         self._told = False
         self._under_way: Counter[str] = Counter()
         self._ends: dict[str, asyncio.Future[None]] = {}
@@ -122,30 +83,27 @@ class DutySigning:
         for thread in self._threads:
             thread.start()
 
+    def sign_soon(self, permit: Permit, then: Then) -> None:
+        """As `sign`, for whoever waits without a task: *then* hears the outcome."""
+        try:
+            slot = self._ready(permit)
+        except Verdict as verdict:
+            then(verdict)
+        else:
+            self._submit(_Job(slot, permit.message, then))
+
     async def sign(self, permit: Permit) -> Signature:
         """Sign. See `ValidatorKeys.sign`."""
-        slot = self._ready(permit)
         answer: asyncio.Future[Signature] = self._loop.create_future()
-        self._submit(_Job(slot, permit.message, _One(answer), 0))
+        self.sign_soon(permit, answering(answer))
         return await answer
 
     async def sign_many(self, permits: Sequence[Permit]) -> list[Outcome]:
         """Sign many. See `ValidatorKeys.sign_many`."""
-        ready: list[Slot | None] = []
-        outcomes: list[Outcome | None] = []
-        for ahead, permit in enumerate(permits):
-            try:
-                ready.append(self._ready(permit, ahead))
-                outcomes.append(None)
-            except Verdict as verdict:
-                ready.append(None)
-                outcomes.append(verdict)
-        answer: asyncio.Future[list[Outcome]] = self._loop.create_future()
-        sink = _Many(outcomes, answer)
-        for position, slot in enumerate(ready):
-            if slot is not None:
-                self._submit(_Job(slot, permits[position].message, sink, position))
-        return await answer
+        many = Outcomes[Signature](len(permits))
+        for position, permit in enumerate(permits):
+            self.sign_soon(permit, partial(many.put, position))
+        return await many.every()
 
     def busy(self) -> bool:
         """Return whether the threads have work for a while, whatever is written now."""
@@ -168,9 +126,9 @@ class DutySigning:
 
     # --- on the loop's thread ---
 
-    def _ready(self, permit: Permit, ahead: int = 0) -> Slot:
+    def _ready(self, permit: Permit) -> Slot:
         slot = self._lookup.ready(permit.key)
-        if self.waiting + ahead >= MAX_WAITING:
+        if self.waiting >= MAX_WAITING:
             raise Undecided(
                 Code.OVERLOADED,
                 "too many signatures wait for a processor",
@@ -180,42 +138,55 @@ class DutySigning:
 
     def _submit(self, job: _Job) -> None:
         self.waiting += 1
-        self._under_way[job.slot.name] += 1
-        self._jobs.put(job)
+        name = job.slot.name
+        self._under_way[name] = self._under_way.get(name, 0) + 1
+        if not self._fresh:
+            self._loop.call_soon(self._hand_over)
+        self._fresh.append(job)
+
+    def _hand_over(self) -> None:
+        """Give the threads what came: in few parts, but no thread too large a one."""
+        fresh, self._fresh = self._fresh, []
+        size = max(1, min(MAX_PART, len(fresh) // PARTS))
+        for start in range(0, len(fresh), size):
+            self._jobs.put(fresh[start : start + size])
 
     def _tell(self) -> None:
         # Before the deque is emptied: what is added from here on is told of again.
         self._told = False
         while self._done:
-            job, outcome = self._done.popleft()
-            self.waiting -= 1
-            name = job.slot.name
-            left = self._under_way[name] - 1
-            if left:
-                self._under_way[name] = left
-            else:
-                del self._under_way[name]
-                if name in self._ends:
-                    self._ends.pop(name).set_result(None)
-            if not isinstance(outcome, Verdict):
-                self.signatures += 1
-            job.sink.put(job.position, outcome)
+            for job, outcome in self._done.popleft():
+                self._settled(job.slot.name)
+                if not isinstance(outcome, Verdict):
+                    self.signatures += 1
+                job.then(outcome)
+
+    def _settled(self, name: str) -> None:
+        self.waiting -= 1
+        left = self._under_way[name] - 1
+        if left:
+            self._under_way[name] = left
+        else:
+            del self._under_way[name]
+            if name in self._ends:
+                self._ends.pop(name).set_result(None)
 
     # --- in the threads ---
 
     def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            outcome: Outcome
-            try:
-                outcome = self._signed(job)
-            except Verdict as verdict:
-                outcome = verdict
-            except Exception:  # noqa: BLE001 - a thread's accept loop; see STYLE 6
-                outcome = Undecided(Code.INTERNAL, "the signer failed; nothing signed")
-            self._done.append((job, outcome))
+        while (part := self._jobs.get()) is not None:
+            self._done.append([(job, self._outcome(job)) for job in part])
             if not self._told:
                 self._told = True
                 self._loop.call_soon_threadsafe(self._tell)
+
+    def _outcome(self, job: _Job) -> Outcome:
+        try:
+            return self._signed(job)
+        except Verdict as verdict:
+            return verdict
+        except Exception:  # noqa: BLE001 - a thread's accept loop; see STYLE 6
+            return Undecided(Code.INTERNAL, "the signer failed; nothing signed")
 
     def _signed(self, job: _Job) -> Signature:
         slot = job.slot

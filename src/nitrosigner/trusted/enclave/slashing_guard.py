@@ -17,9 +17,10 @@ round trip. There is no way to switch any of this off.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
+from nitrosigner.trusted.enclave.outcomes import Outcomes, answering
 from nitrosigner.trusted.enclave.permit import Permit
 from nitrosigner.trusted.enclave.watermark_book import (
     MAX_BATCH,
@@ -56,17 +57,38 @@ MAX_WAITING: Final = 8192
 """Duties that may wait for a write. Beyond, we shed load before we are late."""
 __all__ = ["MAX_BATCH", "MAX_WAITING", "Advance", "SlashingGuard", "WatermarkStore"]
 
+Then = Callable[[Permit | Verdict], None]
+"""Hears what became of a duty, once, on the loop's thread. Must not raise."""
 
-@dataclass(slots=True)
+
 class _Waiting:
     """A duty whose slashing rules still have to be asked."""
 
-    public_key: bytes
-    key_name: str
-    duty: Duty
-    judged: Proposal | Vote
-    answer: "asyncio.Future[Permit]"
-    races: int = 0
+    __slots__ = ("duty", "judged", "key_name", "public_key", "races", "then")
+
+    def __init__(
+        self,
+        public_key: bytes,
+        key_name: str,
+        duty: Duty,
+        judged: Proposal | Vote,
+        then: Then,
+    ) -> None:
+        self.public_key = public_key
+        self.key_name = key_name
+        self.duty = duty
+        self.judged = judged
+        self.then: Then | None = then
+        """None: it has heard."""
+        self.races = 0
+
+    def tell(self, outcome: Permit | Verdict) -> None:
+        then, self.then = self.then, None
+        if then is not None:
+            then(outcome)
+
+    def permit(self) -> Permit:
+        return Permit(self.key_name, self.duty.signing_root)
 
 
 class SlashingGuard:
@@ -193,48 +215,36 @@ class SlashingGuard:
             Refused: The validator was never registered, or its item is not ours.
             Undecided: The watermark could not be read or moved.
         """
-        judged = duty.slashable_by
-        if judged is None:
-            return Permit(key_name, duty.signing_root)
-        if len(self._waiting) >= MAX_WAITING:
-            raise _too_many()
-        answer = self._submit(public_key, key_name, duty, judged)
-        # A caller that went away leaves its refusal unread; that is not an error.
-        answer.add_done_callback(_look_at)
-        # A caller that goes away must not cancel a write that others share.
-        return await asyncio.shield(answer)
+        # A caller that goes away cancels this, and not the write that others share.
+        answer: asyncio.Future[Permit] = asyncio.get_running_loop().create_future()
+        self.permit_soon(public_key, key_name, duty, answering(answer))
+        return await answer
 
     async def permit_many(
         self, wanted: Iterable[tuple[bytes, str, Duty]]
     ) -> list[Permit | Verdict]:
         """Return for each duty its permit or why not, in one round trip if it fits."""
-        outcome: list[Permit | Verdict | None] = []
-        # No task for each of ten thousand: what waits here is a future, which a write
-        # does not hang on. It may be cancelled, and the write goes on.
-        waiting: list[asyncio.Future[Permit]] = []
-        for public_key, key_name, duty in wanted:
-            judged = duty.slashable_by
-            if judged is None:
-                outcome.append(Permit(key_name, duty.signing_root))
-            elif len(self._waiting) >= MAX_WAITING:
-                outcome.append(_too_many())
-            else:
-                outcome.append(None)
-                waiting.append(self._submit(public_key, key_name, duty, judged))
-        if waiting:
-            await asyncio.gather(*waiting, return_exceptions=True)
-        answers = iter(waiting)
-        return [_settled(next(answers)) if one is None else one for one in outcome]
+        every = list(wanted)
+        many = Outcomes[Permit](len(every))
+        for position, (public_key, key_name, duty) in enumerate(every):
+            self.permit_soon(public_key, key_name, duty, partial(many.put, position))
+        return await many.every()
 
-    def _submit(
-        self, public_key: bytes, key_name: str, duty: Duty, judged: Proposal | Vote
-    ) -> "asyncio.Future[Permit]":
-        """Have a duty judged and written with whatever else waits."""
-        answer: asyncio.Future[Permit] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(public_key, key_name, duty, judged, answer))
-        if self._committing is None or self._committing.done():
-            self._committing = asyncio.create_task(self._commit())
-        return answer
+    def permit_soon(
+        self, public_key: bytes, key_name: str, duty: Duty, then: Then
+    ) -> None:
+        """As `permit`, for whoever waits without a task: *then* hears the outcome."""
+        judged = duty.slashable_by
+        one = _Waiting(public_key, key_name, duty, judged, then) if judged else None
+        if one is None:
+            then(_unslashable(key_name, duty))
+        elif len(self._waiting) >= MAX_WAITING:
+            then(_too_many())
+        else:
+            # Judged and written with whatever else waits.
+            self._waiting.append(one)
+            if self._committing is None or self._committing.done():
+                self._committing = asyncio.create_task(self._commit())
 
     async def _commit(self) -> None:
         """Judge and write whatever waits, a batch at a time, until nothing does."""
@@ -255,12 +265,12 @@ class SlashingGuard:
                 for key in keys:
                     self._book.known.pop(key, None)
                 for one in batch:
-                    _refuse(one, verdict)
+                    one.tell(verdict)
             except BaseException:
                 # A fault of ours, or the end of the program: nobody waits for ever.
                 fault = Undecided(Code.INTERNAL, "the slashing guard failed")
                 for one in (*batch, *self._waiting):
-                    _refuse(one, fault)
+                    one.tell(fault)
                 self._waiting.clear()
                 raise
 
@@ -285,16 +295,16 @@ class SlashingGuard:
         for one in batch:
             public_key = one.public_key
             if public_key in mistrusted:
-                _refuse(one, mistrusted[public_key])
+                one.tell(mistrusted[public_key])
                 continue
             if why := known[public_key].stopped:
-                _refuse(one, _stopped(why))
+                one.tell(_stopped(why))
                 continue
             reached = staged.get(public_key, known[public_key].watermark)
             try:
                 staged[public_key] = self._judge(reached, one.judged)
             except Verdict as verdict:
-                _refuse(one, verdict)
+                one.tell(verdict)
                 continue
             permitted.setdefault(public_key, []).append(one)
         await self._write(staged, permitted)
@@ -322,8 +332,8 @@ class SlashingGuard:
             for one in ones:
                 if key in lost_race:
                     self._judge_again(one)
-                elif not one.answer.done():
-                    one.answer.set_result(Permit(one.key_name, one.duty.signing_root))
+                else:
+                    one.tell(one.permit())
 
     def _judge(self, reached: Watermark, wanted: Proposal | Vote) -> Watermark:
         if isinstance(wanted, Proposal):
@@ -335,11 +345,10 @@ class SlashingGuard:
     def _judge_again(self, one: _Waiting) -> None:
         one.races += 1
         if one.races > MAX_RACES:
-            _refuse(
-                one,
+            one.tell(
                 Undecided(
                     Code.STORAGE_UNAVAILABLE, "other signers keep moving this watermark"
-                ),
+                )
             )
         else:
             self._waiting.append(one)
@@ -363,19 +372,5 @@ def _too_many() -> Undecided:
     return Undecided(Code.OVERLOADED, "too many duties wait for the store")
 
 
-def _settled(answer: "asyncio.Future[Permit]") -> Permit | Verdict:
-    """Return the permit, or the verdict instead; what is neither is raised."""
-    try:
-        return answer.result()
-    except Verdict as verdict:
-        return verdict
-
-
-def _look_at(answer: "asyncio.Future[Permit]") -> None:
-    if not answer.cancelled():
-        answer.exception()
-
-
-def _refuse(one: _Waiting, verdict: Verdict) -> None:
-    if not one.answer.done():
-        one.answer.set_exception(verdict)
+def _unslashable(key_name: str, duty: Duty) -> Permit:
+    return Permit(key_name, duty.signing_root)
