@@ -24,7 +24,6 @@ from beacon_oracle import (
     CHAIN,
     FORKS,
     SINCE,
-    VERSIONS,
     Json,
     Message,
     draw,
@@ -53,8 +52,8 @@ def network(preset: str) -> BeaconNetwork:
     return BeaconNetwork(
         name=preset,
         preset=PRESETS[preset],
-        genesis_validators_root=GenesisValidatorsRoot(CHAIN),
-        fork_versions={name: ForkVersion(one) for name, one in VERSIONS.items()},
+        genesis_validators_root=GenesisValidatorsRoot(CHAIN.root),
+        fork_versions={name: ForkVersion(one) for name, one in CHAIN.versions.items()},
     )
 
 
@@ -285,7 +284,7 @@ def demand_the_same(message: Message, body: Json) -> Duty:
     assert len(read_as) == 1 or read_as in (blocks, aggregates), duty.kind
     assert duty.signing_root == message.signing_root, "another root"
     assert judged == message.judged, "judged otherwise"
-    assert duty.genesis_validators_root == (CHAIN if message.fork_info else None)
+    assert duty.genesis_validators_root == (CHAIN.root if message.fork_info else None)
     return duty
 
 

@@ -36,10 +36,23 @@ FORKS: Final = (
     *("phase0", "altair", "bellatrix", "capella", "deneb", "electra", "fulu", "gloas"),
 )
 EPOCHS_OF_A_FORK: Final = 10
-CHAIN: Final = bytes(range(32))
-VERSIONS: Final = {name: bytes([number, 0, 0, 9]) for number, name in enumerate(FORKS)}
 PRESETS: Final = ("mainnet", "minimal")
 SLOTS_PER_EPOCH: Final = {"mainnet": 32, "minimal": 8}
+
+
+class Chain(NamedTuple):
+    """The chain that messages are for."""
+
+    root: bytes
+    """Its genesis validators root."""
+    versions: Mapping[str, bytes]
+    """Of its forks."""
+
+
+CHAIN: Final = Chain(
+    bytes(range(32)),
+    {name: bytes([number, 0, 0, 9]) for number, name in enumerate(FORKS)},
+)
 
 
 # --- Plain containers, as the specification lists them -------------------------------
@@ -651,6 +664,7 @@ def kinds_of(fork: str) -> list[str]:
 class When(NamedTuple):
     """Where on which chain a message counts."""
 
+    chain: Chain
     fork: str
     preset: str
     epoch: int
@@ -691,9 +705,9 @@ def _contribution(source: Random, when: When) -> Value:
     return Value(as_json(value), root_of(value))
 
 
-def _deposit(source: Random, _: When) -> Value:
+def _deposit(source: Random, when: When) -> Value:
     message = plain(DepositMessage, source)
-    version = "0x" + VERSIONS["phase0"].hex()
+    version = "0x" + when.chain.versions["phase0"].hex()
     return Value(message.json | {"genesis_fork_version": version}, message.root)
 
 
@@ -744,6 +758,7 @@ def draw(
     preset: str,
     source: Random,
     *,
+    chain: Chain = CHAIN,
     client_is_ahead: bool = False,
     epoch_of_duty: bool = False,
 ) -> Message:
@@ -760,13 +775,13 @@ def draw(
     slot = epoch * slots + source.randrange(slots)
     said = min(active + client_is_ahead, len(FORKS) - 1)
     since = said * EPOCHS_OF_A_FORK
-    version = VERSIONS[fork]
+    version = chain.versions[fork]
     if kind == "VOLUNTARY_EXIT" and said >= FORKS.index("deneb"):
-        version = VERSIONS["capella"]  # EIP-7044
+        version = chain.versions["capella"]  # EIP-7044
     elif kind in CHAINLESS or kind == "BLS_TO_EXECUTION_CHANGE":
-        version = VERSIONS["phase0"]
+        version = chain.versions["phase0"]
     chainless = kind in CHAINLESS
-    value = _VALUES[kind](source, When(fork, preset, epoch, slot))
+    value = _VALUES[kind](source, When(chain, fork, preset, epoch, slot))
     judged: tuple[int, ...] | None = None
     if kind in ("BLOCK", "BLOCK_V2"):
         judged = (slot,)
@@ -774,18 +789,18 @@ def draw(
         judged = (max(epoch - 1, 0), epoch)
     info = {
         "fork": {
-            "previous_version": "0x" + VERSIONS[FORKS[max(said - 1, 0)]].hex(),
-            "current_version": "0x" + VERSIONS[FORKS[said]].hex(),
+            "previous_version": "0x" + chain.versions[FORKS[max(said - 1, 0)]].hex(),
+            "current_version": "0x" + chain.versions[FORKS[said]].hex(),
             "epoch": str(epoch if epoch_of_duty and said == active else since),
         },
-        "genesis_validators_root": "0x" + CHAIN.hex(),
+        "genesis_validators_root": "0x" + chain.root.hex(),
     }
     return Message(
         kind=kind,
         key=_KEYS.get(kind, kind.lower()),
         data=value.json,
         signing_root=signing_root(
-            value.root, _DOMAINS[kind], version, bytes(32) if chainless else CHAIN
+            value.root, _DOMAINS[kind], version, bytes(32) if chainless else chain.root
         ),
         fork=fork,
         preset=preset,

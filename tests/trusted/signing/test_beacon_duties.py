@@ -199,7 +199,7 @@ def test_an_exit_is_locked_to_capella_from_deneb_on(
 ) -> None:
     """EIP-7044: an exit that was signed once stays valid in every later fork."""
     exit_ = oracle.VoluntaryExit(epoch=exit_epoch, validator_index=9)
-    versions = ["0x" + one.hex() for one in oracle.VERSIONS.values()]
+    versions = ["0x" + one.hex() for one in oracle.CHAIN.versions.values()]
     number = FORKS.index(current)
     body = {
         "type": "VOLUNTARY_EXIT",
@@ -209,12 +209,15 @@ def test_an_exit_is_locked_to_capella_from_deneb_on(
                 "current_version": versions[number],
                 "epoch": "10",
             },
-            "genesis_validators_root": "0x" + oracle.CHAIN.hex(),
+            "genesis_validators_root": "0x" + oracle.CHAIN.root.hex(),
         },
         "voluntary_exit": oracle.as_json(exit_),
     }
     assert read_duty(body, mainnet).signing_root == oracle.signing_root(
-        oracle.root_of(exit_), "04000000", oracle.VERSIONS[signed_in], oracle.CHAIN
+        oracle.root_of(exit_),
+        "04000000",
+        oracle.CHAIN.versions[signed_in],
+        oracle.CHAIN.root,
     )
 
 

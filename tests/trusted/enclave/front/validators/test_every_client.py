@@ -1,0 +1,57 @@
+"""
+What each validator client sends for each duty of each fork, over TLS, is signed.
+
+The spellings are of `fuzz/beacon_duties.py`, read in the clients' sources; the roots are
+of an oracle that builds every message a second time.
+"""
+
+import dataclasses
+import json
+import random
+from typing import Any
+
+import pytest
+
+from nitrosigner.trusted.signing.beacon_domains import ForkVersion
+from nitrosigner.trusted.signing.beacon_networks import FORKS
+
+CLIENTS = (
+    *("lighthouse", "lighthouse before the API", "teku", "prysm", "nimbus"),
+    *("lodestar", "grandine", "vero"),
+)
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_every_client_gets_every_duty_of_every_fork_signed(  # noqa: PLR0917
+    duty_front: Any, names: Any, verify: Any, oracle: Any, spellings: Any, client: str
+) -> None:
+    known = duty_front.validators.network
+    versions = known.fork_versions | {"gloas": ForkVersion(b"\x07\0\0\x01")}
+    duty_front.validators.network = dataclasses.replace(known, fork_versions=versions)
+    chain = oracle.Chain(known.genesis_validators_root, versions)
+    spelled = spellings.CLIENTS[client]
+    headers = {"Content-Type": "application/json"}
+    if spelled.accept is not None:
+        headers["Accept"] = spelled.accept
+    source = random.Random(client)
+    connection = duty_front.http()
+    for fork in FORKS:
+        for kind in sorted(spelled.sends & set(oracle.kinds_of(fork))):
+            message = oracle.draw(
+                kind,
+                fork,
+                known.preset.name,
+                source,
+                chain=chain,
+                epoch_of_duty=spelled.epoch_of_duty,
+            )
+            body = json.dumps(spelled.request(message))
+            path = f"/api/v1/eth2/sign/{names[0]}"
+            connection.request("POST", path, body, headers)
+            response = connection.getresponse()
+            answer = response.read().decode()
+            assert response.status == 200, (kind, fork, answer)
+            if spelled.accept == "application/json":
+                answer = json.loads(answer)["signature"]
+            assert verify(0, message.signing_root, answer), (kind, fork)
+    connection.close()
