@@ -76,10 +76,37 @@ def test_each_wild_resource_is_one_that_we_know(synthesized: Any, stack: str) ->
         actions = set(listed(statement["Action"]))
         for resource in listed(statement["Resource"]):
             text = json.dumps(resource)
+            if statement["Effect"] == "Deny":
+                continue
             if resource == "*":
                 assert actions <= WITHOUT_RESOURCES[sid], (name, statement)
             elif "*" in text:
                 assert PARTLY_WILD[sid].format(stack=stack) in text, (name, statement)
+
+
+def test_denies_take_from_a_role_what_its_allow_could_not_leave_out(
+    synthesized: Any, stack: str
+) -> None:
+    denies = {
+        statement["Sid"]: statement
+        for _, _, statement in statements(synthesized, stack)
+        if statement["Effect"] == "Deny"
+    }
+    # Functions reach EC2 through nothing, and their code may not even with a way.
+    interfaces = denies.pop("ItsCodeTouchesNoInterfaces")
+    assert interfaces["Condition"] == {"Null": {"lambda:SourceFunctionArn": "false"}}
+    assert (
+        set(interfaces["Action"])
+        == WITHOUT_RESOURCES["NetworkInterfacesKnowNoResources"]
+    )
+    if "Wallet" in stack:
+        gone = denies.pop("NoRecordIsGoneForGood")
+        assert gone["Action"] == "secretsmanager:DeleteSecret"
+        assert gone["Condition"] == {
+            "Bool": {"secretsmanager:ForceDeleteWithoutRecovery": "true"}
+        }
+        assert f"secret:nitrosigner/{stack}/*" in json.dumps(gone["Resource"])
+    assert denies == {}
 
 
 def test_instances_are_commanded_only_by_their_tag(

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -74,6 +75,7 @@ def ask(
     *,
     image: str | None = None,
     context: dict[str, str] | None = None,
+    registers: dict[int, str] | None = None,
 ) -> Ruling:
     pairs: list[tuple[str, ContextValue]] = [("aws:PrincipalArn", principal)]
     pairs += [
@@ -83,6 +85,10 @@ def ask(
     if image is not None:
         pairs.append(("kms:RecipientAttestation:ImageSha384", image))
         pairs.append(("kms:RecipientAttestation:PCR0", image))
+    pairs += [
+        (f"kms:RecipientAttestation:PCR{index}", value)
+        for index, value in (registers or {}).items()
+    ]
     session = principal.replace(":iam:", ":sts:").replace(":role/", ":assumed-role/")
     caller = Caller(principal, f"{session}/one", ACCOUNT)
     question = Question(caller, f"kms:{action}", KEY, context_of(pairs))
@@ -327,10 +333,66 @@ def test_pcr3_and_pcr8_are_asked_for_where_configured(node: None) -> None:
     }
     settings = parse(json.dumps({"stacks": {"prodNitroWalletEth": chosen}}).encode())
     plan = next(one for one in plans(settings, measured=True) if not one.debug)
-    image = MeasuredImage(None, "ab" * 48, [], pcr8="88" * 48)
-    text = json.dumps(policy_document(plan, image))
-    assert '"kms:RecipientAttestation:PCR3": ["' + "33" * 48 in text
-    assert '"kms:RecipientAttestation:PCR8": ["' + "88" * 48 in text
+    eif = Path(__file__)  # Anything: it says that there is an image.
+    image = MeasuredImage(eif, "ab" * 48, [], pcr8="88" * 48)
+    policy = policy_document(plan, image)
+    stand_in = "arn:aws:iam::000000000000:role/enclave"
+    context = {
+        "administrator": "a1" * 32,
+        "deployment": "prod-nitro-wallet-eth",
+        "purpose": "vault",
+    }
+    right = {3: "33" * 48, 8: "88" * 48}
+    for action in ("Decrypt", "GenerateDataKey"):
+        for registers, opened in (
+            (right, True),
+            ({**right, 3: "34" * 48}, False),
+            ({**right, 8: "89" * 48}, False),
+            ({**right, 8: ZERO}, False),
+            ({3: right[3]}, False),
+            ({8: right[8]}, False),
+            ({}, False),
+        ):
+            for changed in (policy, open_to_everybody(policy)):
+                ruling = ask(
+                    changed,
+                    stand_in,
+                    action,
+                    image="ab" * 48,
+                    context=context,
+                    registers=registers,
+                )
+                assert (ruling.allowed and not ruling.denied) is opened, registers
+
+
+def open_to_everybody(policy: dict[str, Any]) -> dict[str, Any]:
+    """Return *policy* with an Allow that somebody adds: only Denies stand against it."""
+    wide = {"Effect": "Allow", "Principal": "*", "Action": "kms:*", "Resource": "*"}
+    return {**policy, "Statement": [*policy["Statement"], wide]}
+
+
+def test_whatever_is_allowed_later_only_the_measured_enclave_opens(
+    synthesized: Any, stack: str
+) -> None:
+    policy = open_to_everybody(resolved(synthesized, stack))
+    measurements = admitted(synthesized, stack)
+    for principal, action, image, purpose in itertools.product(
+        [*ROLES.values(), ROOT], REVEALING, (None, OTHER_IMAGE, ZERO), ("vault", "key")
+    ):
+        if image in measurements:
+            continue
+        context = ours(synthesized, stack, purpose)
+        assert ask(policy, principal, action, image=image, context=context).denied
+    for principal in [*ROLES.values(), ROOT]:
+        if principal != ROLES["enclave"]:
+            ruling = ask(
+                policy,
+                principal,
+                "Decrypt",
+                image=measurements[0],
+                context=ours(synthesized, stack, "vault"),
+            )
+            assert ruling.denied
 
 
 def test_no_other_statement_even_mentions_opening_among_what_it_allows(

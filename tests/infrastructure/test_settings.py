@@ -1,5 +1,6 @@
 """What may be chosen, and what is refused before anything is synthesized."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,36 @@ def test_a_stack_with_administrator_and_image_may_be_deployed() -> None:
 def test_contradictions_are_refused(stacks: dict[str, Any], sentence: str) -> None:
     with pytest.raises(Malformed, match=sentence):
         plans_of(**stacks)
+
+
+def test_an_instance_that_cannot_hold_the_enclave_is_refused_in_a_sentence() -> None:
+    for chosen, sentence in (
+        ({"instance_type": "c7g.xlarge"}, "is arm64, and architecture says otherwise"),
+        (
+            {"instance_type": "c6a.xlarge", "architecture": "arm64"},
+            "is x86_64, and architecture says otherwise",
+        ),
+        ({"instance_type": "g5.xlarge", "architecture": "arm64"}, "is x86_64"),
+        ({"instance_type": "m6i.large"}, "none is left to the parent"),
+        ({"instance_type": "c7g.medium", "architecture": "arm64"}, "cannot"),
+        ({"instance_type": "t3.xlarge"}, "burstable"),
+        ({"instance_type": "c6a.metal"}, "bare metal"),
+        ({"instance_type": "xlarge"}, "no instance type"),
+        ({"enclave_processors": 3, "instance_type": "c6a.4xlarge"}, "whole cores"),
+        ({"enclave_processors": 4}, "none is left to the parent"),
+    ):
+        with pytest.raises(Malformed, match=sentence):
+            plans_of(prodNitroWalletEth=chosen)
+    for chosen in (
+        {
+            "instance_type": "c7g.large",
+            "architecture": "arm64",
+            "enclave_processors": 1,
+        },
+        {"instance_type": "c7gn.4xlarge", "architecture": "arm64"},
+        {"instance_type": "r7iz.2xlarge", "enclave_processors": 6},
+    ):
+        assert plans_of(prodNitroWalletEth=chosen)
 
 
 @pytest.mark.parametrize(
@@ -178,6 +209,26 @@ def test_without_an_image_the_stand_in_is_no_debug_register() -> None:
     image = measured_image.read(None)
     assert image.eif is None
     assert image.pcr0.strip("0")
+
+
+def test_an_unsigned_image_is_refused_where_signed_ones_are_asked_for(
+    tmp_path: Path,
+) -> None:
+    eif(tmp_path)
+    with pytest.raises(Refused, match="the image is not signed"):
+        _ = measured_image.read(tmp_path).signers
+    old, signed = tmp_path / "old.json", tmp_path / "signed.json"
+    old.write_text(json.dumps(MEASURED))
+    registers = {**MEASURED["measurements"], "PCR8": "88" * 48}  # type: ignore[dict-item]
+    signed.write_text(json.dumps({**MEASURED, "measurements": registers}))
+    image = measured_image.read(tmp_path, [signed, old])
+    now_signed = dataclasses.replace(image, pcr8="99" * 48)
+    with pytest.raises(Refused, match="a previous image is not signed"):
+        _ = now_signed.signers
+    # During a rollout to another certificate both sign.
+    both = dataclasses.replace(now_signed, previous_pcr8=image.previous_pcr8[:1])
+    assert both.signers == ["99" * 48, "88" * 48]
+    assert measured_image.read(None).signers == []
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:

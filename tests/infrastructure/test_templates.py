@@ -14,6 +14,7 @@ SNAPSHOT = Path(__file__).with_name("resource_types.json")
 WALLETS = ("devNitroWalletEth", "prodNitroWalletEth")
 VALIDATORS = ("devNitroValidator", "prodNitroValidator")
 MAX_TEMPLATE, MAX_RESOURCES, MAX_OUTPUTS = 1_000_000, 500, 200
+MAX_PARAMETERS, MAX_MAPPINGS, MAX_DESCRIPTION, MAX_LOGICAL_ID = 200, 200, 1024, 255
 
 
 def test_resource_types_are_as_they_were(synthesized: Any) -> None:
@@ -38,9 +39,14 @@ def test_templates_stay_under_cloudformations_limits(
     synthesized: Any, stack: str
 ) -> None:
     template = synthesized.template(stack)
-    assert len(json.dumps(template)) < MAX_TEMPLATE / 2
+    written = (synthesized.folder / f"{stack}.template.json").stat().st_size
+    assert written < MAX_TEMPLATE / 2
     assert len(template["Resources"]) < MAX_RESOURCES / 2
     assert len(template["Outputs"]) < MAX_OUTPUTS / 2
+    assert len(template["Parameters"]) < MAX_PARAMETERS / 2
+    assert len(template.get("Mappings", {})) < MAX_MAPPINGS / 2
+    assert len(template["Description"]) < MAX_DESCRIPTION
+    assert max(map(len, template["Resources"])) <= MAX_LOGICAL_ID
 
 
 # network
@@ -171,18 +177,25 @@ def test_an_unhealthy_instance_stays_until_its_substitute_can_sign(
 def test_an_instance_is_held_back_until_it_can_sign_and_drained_before_it_goes(
     synthesized: Any, stack: str
 ) -> None:
+    # Hooks that are resources of their own come after the first instances.
+    assert not synthesized.resources(stack, "AWS::AutoScaling::LifecycleHook")
+    group = synthesized.only(stack, "AWS::AutoScaling::AutoScalingGroup")["Properties"]
     hooks = {
-        hook["Properties"]["LifecycleTransition"].rsplit(":", 1)[1]: hook["Properties"]
-        for hook in synthesized.resources(
-            stack, "AWS::AutoScaling::LifecycleHook"
-        ).values()
+        hook["LifecycleTransition"].rsplit(":", 1)[1]: hook
+        for hook in group["LifecycleHookSpecificationList"]
     }
+    assert len(hooks) == 2
     launching = hooks["EC2_INSTANCE_LAUNCHING"]
     assert launching["DefaultResult"] == "ABANDON"
     terminating = hooks["EC2_INSTANCE_TERMINATING"]
     assert terminating["DefaultResult"] == "CONTINUE"
     # Longer than the parent drains.
     assert terminating["HeartbeatTimeout"] > 90
+    # The names that the instances speak to.
+    data = synthesized.only(stack, "AWS::EC2::LaunchTemplate")["Properties"]
+    told = json.dumps(data["LaunchTemplateData"]["UserData"])
+    for hook in hooks.values():
+        assert hook["LifecycleHookName"] in told
 
 
 def test_the_fleet_grows_with_the_load(synthesized: Any, stack: str) -> None:
@@ -213,6 +226,14 @@ def test_tls_passes_the_load_balancer_unopened(synthesized: Any, stack: str) -> 
     attributes = {
         one["Key"]: one["Value"] for one in balancer["LoadBalancerAttributes"]
     }
+    assert attributes["load_balancing.cross_zone.enabled"] == "true"
+    assert balancer["EnforceSecurityGroupInboundRulesOnPrivateLinkTraffic"] == "on"
+    drain = {one["Key"]: one["Value"] for one in targets["TargetGroupAttributes"]}
+    # What leaves takes nothing new, finishes what is open, and then says so.
+    assert drain["deregistration_delay.timeout_seconds"] == "60"
+    assert drain["deregistration_delay.connection_termination.enabled"] == "true"
+    assert targets["HealthCheckIntervalSeconds"] <= 10
+    assert targets["UnhealthyThresholdCount"] == 2
     protected = attributes["deletion_protection.enabled"] == "true"
     assert protected is stack.startswith("prod")
 
@@ -445,6 +466,27 @@ def test_alarms_watch_what_must_not_happen_and_tell_somebody(
         assert alarm["AlarmDescription"]
     for silence in ("NoHealthySigner", "SignerNotReady", "CanarySilent"):
         assert alarms[silence]["TreatMissingData"] == "breaching"
+
+
+def test_the_alarms_topic_lets_this_stacks_alarms_in_and_nobody_else(
+    synthesized: Any, stack: str
+) -> None:
+    topic = synthesized.only(stack, "AWS::SNS::TopicPolicy")["Properties"]
+    statements = topic["PolicyDocument"]["Statement"]
+    denied, *allowed = sorted(statements, key=lambda one: one["Effect"] == "Allow")
+    assert denied["Effect"] == "Deny"
+    assert denied["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+    services = {one["Principal"]["Service"]: one for one in allowed}
+    # SNS' own policy is gone, so CloudWatch publishes by this statement or not at all.
+    assert "cloudwatch.amazonaws.com" in services
+    for statement in allowed:
+        assert statement["Action"] == "sns:Publish"
+        condition = statement["Condition"]
+        assert condition["StringEquals"] == {
+            "aws:SourceAccount": {"Ref": "AWS::AccountId"}
+        }
+        source = json.dumps(condition["ArnLike"]["aws:SourceArn"])
+        assert f"alarm:{stack}-*" in source or "Rule" in source
 
 
 def test_metrics_are_made_from_what_the_programs_write(node: None) -> None:

@@ -19,7 +19,7 @@ from aws_cdk import aws_sns as sns
 from constructs import Construct
 
 from nitrosigner.infrastructure.network import Network
-from nitrosigner.infrastructure.settings import Architecture, Plan
+from nitrosigner.infrastructure.settings import Plan
 from nitrosigner.infrastructure.statements import allow
 
 LAUNCHING_HOOK: Final = "can-sign"
@@ -127,20 +127,16 @@ class SigningFleet(Construct):
                 min_healthy_percentage=100, max_healthy_percentage=150
             )
         )
-        self.group.add_lifecycle_hook(
-            "Launching",
-            lifecycle_hook_name=LAUNCHING_HOOK,
-            lifecycle_transition=autoscaling.LifecycleTransition.INSTANCE_LAUNCHING,
-            default_result=autoscaling.DefaultResult.ABANDON,
-            heartbeat_timeout=HELD_BACK,
-        )
-        self.group.add_lifecycle_hook(
-            "Terminating",
-            lifecycle_hook_name=TERMINATING_HOOK,
-            lifecycle_transition=autoscaling.LifecycleTransition.INSTANCE_TERMINATING,
-            default_result=autoscaling.DefaultResult.CONTINUE,
-            heartbeat_timeout=DRAIN,
-        )
+        # Part of the group, not resources of their own: those are made after it, when
+        # its first instances have already been launched without them.
+        made = self.group.node.default_child
+        if not isinstance(made, autoscaling.CfnAutoScalingGroup):
+            msg = "the group is not one resource"
+            raise TypeError(msg)
+        made.lifecycle_hook_specification_list = [
+            _hook(LAUNCHING_HOOK, "LAUNCHING", "ABANDON", HELD_BACK),
+            _hook(TERMINATING_HOOK, "TERMINATING", "CONTINUE", DRAIN),
+        ]
         self.group.scale_on_cpu_utilization(
             "Load",
             target_utilization_percent=CPU_TARGET,
@@ -155,6 +151,17 @@ class SigningFleet(Construct):
     def serve(self, target_group: elb.NetworkTargetGroup) -> None:
         """Let *target_group* send callers here."""
         self.group.attach_to_network_target_group(target_group)
+
+
+def _hook(
+    name: str, transition: str, otherwise: str, time: Duration
+) -> autoscaling.CfnAutoScalingGroup.LifecycleHookSpecificationProperty:
+    return autoscaling.CfnAutoScalingGroup.LifecycleHookSpecificationProperty(
+        lifecycle_hook_name=name,
+        lifecycle_transition=f"autoscaling:EC2_INSTANCE_{transition}",
+        default_result=otherwise,
+        heartbeat_timeout=time.to_seconds(),
+    )
 
 
 def instance_role(scope: Construct, name: str, plan: Plan) -> iam.Role:
@@ -216,11 +223,3 @@ def allow_objects(role: iam.Role, sid: str, objects: Sequence[str]) -> None:
 def group_name(plan: Plan) -> str:
     """Return the Auto Scaling group's name."""
     return f"{plan.name}-signers"
-
-
-def architecture_of(instance_type: str) -> Architecture:
-    """Return what *instance_type* runs, as EC2's names tell: `c7g`, `m6gd`, `t4g`."""
-    family = instance_type.split(".", maxsplit=1)[0]
-    generation = next((i for i, one in enumerate(family) if one.isdigit()), len(family))
-    arm = "g" in family[generation:]
-    return Architecture.ARM64 if arm else Architecture.X86_64

@@ -16,7 +16,7 @@ from aws_cdk import aws_logs as logs
 from constructs import Construct
 
 from nitrosigner.infrastructure.network import Network
-from nitrosigner.infrastructure.statements import allow
+from nitrosigner.infrastructure.statements import allow, deny
 
 RUNTIME: Final = lambda_.Runtime.PYTHON_3_13
 TIMEOUT: Final = Duration.seconds(60)
@@ -54,6 +54,15 @@ class FunctionRole(Construct):
         # anything to name them by.
         self.role.add_to_policy(
             allow("NetworkInterfacesKnowNoResources", _INTERFACES, ["*"])
+        )
+        # Lambda says for which function's code it asks when it is the code that does.
+        self.role.add_to_policy(
+            deny(
+                "ItsCodeTouchesNoInterfaces",
+                _INTERFACES,
+                ["*"],
+                {"Null": {"lambda:SourceFunctionArn": "false"}},
+            )
         )
 
 

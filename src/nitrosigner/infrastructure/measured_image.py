@@ -43,6 +43,8 @@ class MeasuredImage:
     """If the image is signed."""
     architecture: Architecture | None = None
     """Of the instances that can run it. None: nothing was built."""
+    previous_pcr8: Sequence[str | None] = ()
+    """Of each of `previous`; None: it is not signed."""
 
     @property
     def sha256(self) -> str:
@@ -57,6 +59,24 @@ class MeasuredImage:
         """Every PCR0 that KMS shall open for: the new one first."""
         return list(dict.fromkeys([self.pcr0, *self.previous]))
 
+    @property
+    def signers(self) -> list[str]:
+        """
+        PCR8 of every image that KMS shall open for.
+
+        Raises:
+            Refused: One of them is not signed, and would be locked out.
+        """
+        found = [self.pcr8, *self.previous_pcr8] if self.eif else []
+        if None in found:
+            which = "the image" if found[0] is None else "a previous image"
+            raise Refused(
+                Code.ATTESTATION_UNTRUSTED,
+                f"signed_image is set, and {which} is not signed: it has no PCR8",
+                "sign it with nitrosigner image sign, or leave signed_image out",
+            )
+        return list(dict.fromkeys(one for one in found if one is not None))
+
 
 def read(folder: Path | None, previous: Sequence[Path] = ()) -> MeasuredImage:
     """
@@ -66,7 +86,8 @@ def read(folder: Path | None, previous: Sequence[Path] = ()) -> MeasuredImage:
         Malformed: A file is missing or is not what its name says.
         Refused: The image does not measure to what is claimed beside it.
     """
-    older = [_registers(path)[0].hex() for path in previous]
+    registers = [_registers(path) for path in previous]
+    older = [one[0].hex() for one in registers]
     if folder is None:
         return MeasuredImage(None, NO_IMAGE, older)
     claimed = _registers(folder / measurements_file.NAME)
@@ -92,6 +113,7 @@ def read(folder: Path | None, previous: Sequence[Path] = ()) -> MeasuredImage:
         older,
         None if pcr8 is None else pcr8.hex(),
         _ARCHITECTURES[image.architecture],
+        [one[8].hex() if 8 in one else None for one in registers],
     )
 
 

@@ -18,6 +18,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
+from nitrosigner.infrastructure.instance_types import why_not
 from nitrosigner.untrusted.gateway.configuration import DEBUG_PREFIX
 from nitrosigner.verdicts import Code, Malformed
 from nitrosigner.wire.manifest import Digest, Slug
@@ -249,6 +250,13 @@ def _plan(
         chosen.administrator != _EXAMPLE_ADMINISTRATOR,
         f"{name}: the administrator is the example's, whose key nobody has",
     )
+    instance_type = chosen.instance_type or DEFAULT_INSTANCE_TYPES[chosen.architecture]
+    unfit = why_not(
+        instance_type,
+        graviton=chosen.architecture is Architecture.ARM64,
+        enclave_processors=chosen.enclave_processors,
+    )
+    _need(unfit is None, f"{name}: instance_type {instance_type}: {unfit}")
     reasons = []
     if chosen.administrator is None:
         reasons.append(

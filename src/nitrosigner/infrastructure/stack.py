@@ -24,6 +24,7 @@ from aws_cdk import (
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as event_targets
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_s3_assets as s3_assets
@@ -189,7 +190,27 @@ class SignerStack(Stack):
             )
         # Not encrypted with a key of ours: CloudWatch could not publish, and what is
         # said here is that something is wrong, never what was signed.
-        return sns.Topic(self, "Alarms", enforce_ssl=True)
+        topic = sns.Topic(self, "Alarms", enforce_ssl=True)
+        # A topic's policy stands in place of the one that SNS makes by itself, and
+        # only that one lets CloudWatch publish: unsaid, no alarm would reach anybody.
+        topic.add_to_resource_policy(
+            iam.PolicyStatement(
+                sid="AlarmsOfThisStackTell",
+                principals=[iam.ServicePrincipal("cloudwatch.amazonaws.com")],
+                actions=["sns:Publish"],
+                resources=[topic.topic_arn],
+                conditions={
+                    "StringEquals": {"aws:SourceAccount": Aws.ACCOUNT_ID},
+                    "ArnLike": {
+                        "aws:SourceArn": (
+                            f"arn:{Aws.PARTITION}:cloudwatch:{Aws.REGION}:"
+                            f"{Aws.ACCOUNT_ID}:alarm:{self.plan.name}-*"
+                        )
+                    },
+                },
+            )
+        )
+        return topic
 
     def _gateway(self) -> lambda_.Function:
         role = self.gateway_role.role

@@ -25,3 +25,19 @@ def allow(
         resources=list(resources),
         conditions=None if conditions is None else dict(conditions),
     )
+
+
+def deny(
+    sid: str,
+    actions: Sequence[str],
+    resources: Sequence[str],
+    conditions: Mapping[str, Any],
+) -> iam.PolicyStatement:
+    """Return a statement that denies *actions* under *conditions*, whoever allows."""
+    return iam.PolicyStatement(
+        sid=sid,
+        effect=iam.Effect.DENY,
+        actions=list(actions),
+        resources=list(resources),
+        conditions=dict(conditions),
+    )

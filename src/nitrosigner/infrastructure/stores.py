@@ -15,7 +15,7 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
 
-from nitrosigner.infrastructure.statements import allow
+from nitrosigner.infrastructure.statements import allow, deny
 
 TOKEN_LENGTH: Final = 64
 """Letters and digits: above 256 bits."""
@@ -47,6 +47,13 @@ class WalletStores(Construct):
                     "secretsmanager:RestoreSecret",
                 ],
                 [f"{arn}*"],
+            ),
+            # A parent in strange hands may hide records; it must not destroy them.
+            deny(
+                "NoRecordIsGoneForGood",
+                ["secretsmanager:DeleteSecret"],
+                [f"{arn}*"],
+                {"Bool": {"secretsmanager:ForceDeleteWithoutRecovery": "true"}},
             ),
             # These two know no resources: names are seen, values are not.
             allow(

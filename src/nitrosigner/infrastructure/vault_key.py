@@ -108,7 +108,7 @@ def policy_document(plan: Plan, image: MeasuredImage) -> dict[str, Any]:
 
     Raises:
         Malformed: A part is not what its name says.
-        Refused: A measurement is all zeros.
+        Refused: A measurement is all zeros, or an image is not signed that should be.
     """
     chosen = plan.chosen
     written = KeyPolicy(
@@ -118,12 +118,9 @@ def policy_document(plan: Plan, image: MeasuredImage) -> dict[str, Any]:
         enclave_role=f"{_STAND_IN}enclave",
         gateway_role=f"{_STAND_IN}gateway",
         key_administrator=f"{_STAND_IN}administrator",
-        pcr3=() if plan.debug else chosen.pcr3,
-        pcr8=(
-            (image.pcr8,)
-            if chosen.signed_image and image.pcr8 and not plan.debug
-            else ()
-        ),
+        # A debug enclave's document names its parent's role too, but no signer.
+        pcr3=chosen.pcr3,
+        pcr8=image.signers if chosen.signed_image and not plan.debug else (),
         changeable=not chosen.final_key_policy,
     ).text
     if plan.debug:
