@@ -32,6 +32,7 @@ _OPERATIONS: Final = {
     DutyKind.VOLUNTARY_EXIT: Operation.SIGN_VOLUNTARY_EXIT,
     DutyKind.DEPOSIT: Operation.SIGN_DEPOSIT,
     DutyKind.BLS_TO_EXECUTION_CHANGE: Operation.SIGN_BLS_CHANGE,
+    DutyKind.EXECUTION_PAYLOAD_BID: Operation.SIGN_BUILDER_BID,
 }
 """Every other kind: `sign_duty`."""
 _SIGNING: Final = (Operation.SIGN_DUTY, *_OPERATIONS.values())

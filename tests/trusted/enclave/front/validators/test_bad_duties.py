@@ -7,6 +7,7 @@ room, and no watermark moved that would stand in its way.
 
 import asyncio
 import json
+import random
 import threading
 from typing import Any
 
@@ -241,6 +242,30 @@ def test_sign_duty_does_not_imply_what_ends_or_moves(
     assert (status, answer["error"]["code"]) == (403, "not_allowed")
     assert not duty_front.validators.signed
     assert ask(duty_front, names[0], requests[kind])[0] == 200
+
+
+def test_a_builders_bid_promises_money_and_has_a_permission_of_its_own(
+    duty_front: Any, names: Any, oracle: Any, spellings: Any
+) -> None:
+    network = duty_front.validators.network
+    versions = network.fork_versions | {"gloas": b"\x07\0\0\x01"}
+    chain = oracle.Chain(network.genesis_validators_root, versions)
+    source = random.Random(1)
+    kinds = ("EXECUTION_PAYLOAD_BID", "EXECUTION_PAYLOAD_ENVELOPE")
+    bid, reveal = (
+        spellings.CLIENTS["teku"].request(
+            oracle.draw(kind, "gloas", "minimal", source, chain=chain)
+        )
+        for kind in kinds
+    )
+    token = duty_front.tokens["duties-only"]
+    status, answer = ask(duty_front, names[0], bid, token=token)
+    assert (status, answer["error"]["code"]) == (403, "not_allowed")
+    assert duty_front.services.events[-1]["operation"] == "sign_builder_bid"
+    assert not duty_front.validators.signed
+    assert ask(duty_front, names[0], bid)[0] == 200
+    # Whoever proposes reveals a payload of its own: that is a validator's duty.
+    assert ask(duty_front, names[0], reveal, token=token)[0] == 200
 
 
 @pytest.mark.parametrize(
