@@ -98,8 +98,10 @@ def machine(tmp_path: Path) -> Any:
                 'case "$*" in *s3*parent.zip) echo p >parent.zip;;'
                 " *s3*) echo e >enclave.eif;; esac",
             )
+            command("rpm", "exit 0")
             command(
-                "unzip",
+                "python3.11",
+                'test "$*" = "-P -m zipfile -e parent.zip parent" || exit 1\n'
                 "mkdir -p parent/instance;"
                 " echo 'echo installed >>log' >parent/instance/install.sh",
             )
@@ -146,7 +148,9 @@ def test_user_data_installs_what_it_has_checked(
 
 
 @pytest.mark.parametrize(
-    "broken", ["dnf", "aws", "unzip", "sha256sum"], ids=lambda name: f"{name}-fails"
+    "broken",
+    ["dnf", "rpm", "aws", "sha256sum", "python3.11"],
+    ids=lambda name: f"{name}-fails",
 )
 def test_whatever_fails_gives_the_instance_up(
     synthesized: Any, machine: Any, broken: str
@@ -164,11 +168,130 @@ def test_whatever_fails_gives_the_instance_up(
     assert not (machine.root / "opt/log").exists()
 
 
+def test_an_installer_that_fails_gives_the_instance_up(
+    synthesized: Any, machine: Any
+) -> None:
+    machine.command(
+        "python3.11",
+        "mkdir -p parent/instance; echo 'exit 7' >parent/instance/install.sh",
+    )
+    code, log = machine.run(honest(rendered(synthesized, "prodNitroWalletEth")))
+    assert code != 0
+    assert "--lifecycle-action-result ABANDON" in log
+
+
+def test_packages_come_from_amazons_repository_alone_with_their_signatures_checked(
+    synthesized: Any, stack: str, machine: Any
+) -> None:
+    _, log = machine.run(honest(rendered(synthesized, stack)))
+    (line,) = (one for one in log.splitlines() if one.startswith("dnf "))
+    assert "--repo=amazonlinux" in line
+    assert "--setopt=amazonlinux.gpgcheck=1" in line
+    assert "nogpgcheck" not in line
+    # What was installed stands in the log that is shipped.
+    assert re.search(
+        r"^rpm -q system-release aws-nitro-enclaves-cli ", log, re.MULTILINE
+    )
+
+
 def test_an_exchanged_file_is_not_run(synthesized: Any, machine: Any) -> None:
     code, log = machine.run(rendered(synthesized, "prodNitroWalletEth"))
     assert code != 0
     assert "ABANDON" in log
     assert not (machine.root / "opt/log").exists()
+
+
+INSTALLER_CALLS = (
+    "groupadd",
+    "useradd",
+    "systemctl",
+    "systemd-tmpfiles",
+    "amazon-cloudwatch-agent-ctl",
+)
+
+
+@pytest.fixture
+def install(synthesized: Any, tmp_path: Path) -> Any:
+    """Run install.sh in a folder of ours, with the archive that a stack ships."""
+    bin_, log = tmp_path / "bin", tmp_path / "log"
+    bin_.mkdir()
+
+    def command(name: str, body: str = "exit 0") -> None:
+        path = bin_ / name
+        path.write_text(f'#!/bin/bash\necho "{name} $*" >>{log}\n{body}\n')
+        path.chmod(0o755)
+
+    for name in INSTALLER_CALLS:
+        command(name)
+    command("id", "exit 1")
+    # There is no user of that name here.
+    command("install", 'exec /usr/bin/install "${@//nitrosigner nitrosigner/}"')
+    command("chown")
+    (bin_ / "python3.11").symlink_to(sys.executable)
+    (archive,) = (
+        path
+        for path in synthesized.folder.glob("asset.*.zip")
+        if "instance/install.sh" in zipfile.ZipFile(path).namelist()
+    )
+    root = tmp_path / "root"
+    zipfile.ZipFile(archive).extractall(root / "opt/nitrosigner/parent")
+    for folder in ("etc/nitrosigner", "etc/nitro_enclaves", "etc/systemd/system"):
+        (root / folder).mkdir(parents=True)
+    for folder in ("etc/logrotate.d", "etc/tmpfiles.d", "opt/aws"):
+        (root / folder).mkdir(parents=True)
+
+    def run(stack: str, broken: str = "") -> tuple[int, list[str], Path]:
+        if broken:
+            command(broken, "exit 1")
+        document = json.dumps(told(synthesized, stack))
+        (root / "etc/nitrosigner/deployed.json").write_text(document)
+        script = (root / "opt/nitrosigner/parent/instance/install.sh").read_text()
+        script = re.sub(r"(?<![\w.$])/(opt|etc|var)/(?=[a-z])", rf"{root}/\1/", script)
+        script = script.replace("-o nitrosigner -g nitrosigner ", "")
+        script = re.sub(r"\S+/(amazon-cloudwatch-agent-ctl)", r"\1", script)
+        done = subprocess.run(
+            ["bash", "-c", script],
+            env={**os.environ, "PATH": f"{bin_}:{os.environ['PATH']}"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.returncode, log.read_text().splitlines(), root
+
+    return run
+
+
+def test_the_installer_sets_everything_up_and_starts_the_lifecycle_last(
+    install: Any, stack: str
+) -> None:
+    code, log, root = install(stack)
+    assert code == 0, log
+    units = {path.name for path in (root / "etc/systemd/system").glob("*.service")}
+    assert units == {
+        "nitrosigner-parent.service",
+        "nitrosigner-watchdog.service",
+        "nitrosigner-lifecycle.service",
+    }
+    drop_in = root / "etc/systemd/system/nitrosigner-watchdog.service.d/logs.conf"
+    assert "watchdog.log" in drop_in.read_text()
+    for name in ("parent", "watchdog", "lifecycle", "cloudwatch-agent", "prometheus"):
+        json.loads((root / f"etc/nitrosigner/{name}.json").read_text())
+    assert "memory_mib" in (root / "etc/nitro_enclaves/allocator.yaml").read_text()
+    started = [line for line in log if line.startswith("systemctl enable")]
+    assert started == [
+        "systemctl enable --now logrotate.timer",
+        "systemctl enable --now nitro-enclaves-allocator.service",
+        # It starts parent and watchdog itself, when there are keys.
+        "systemctl enable --now nitrosigner-lifecycle.service",
+    ]
+    assert log[-1] == started[-1]
+
+
+@pytest.mark.parametrize("broken", [*INSTALLER_CALLS, "install"])
+def test_whatever_fails_ends_the_installer(install: Any, broken: str) -> None:
+    code, log, _ = install("prodNitroValidator", broken)
+    assert code != 0
+    assert "systemctl enable --now nitrosigner-lifecycle.service" not in log
 
 
 def test_each_program_can_read_what_it_is_told(

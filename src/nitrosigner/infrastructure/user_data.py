@@ -15,7 +15,13 @@ from nitrosigner.untrusted import parent
 MAX_USER_DATA: Final = 16 * 1024
 INSTANCE: Final = Path(__file__).with_name("instance")
 _PARENTS_UNITS: Final = Path(parent.__file__).with_name("systemd")
-PACKAGES: Final = ("aws-nitro-enclaves-cli", "python3.11", "amazon-cloudwatch-agent")
+PACKAGES: Final = (
+    "aws-nitro-enclaves-cli",
+    "python3.11",
+    "amazon-cloudwatch-agent",
+    # In most images already, and without it the logs fill the disk.
+    "logrotate",
+)
 CONTAINER_PACKAGES: Final = ("docker",)
 _PLACEHOLDER: Final = re.compile(r"@([A-Z0-9_]+)@")
 

@@ -22,6 +22,7 @@ install -m 0644 "$here"/*.service /etc/systemd/system/
 install -D -m 0644 "$here/watchdog-logs.conf" \
     /etc/systemd/system/nitrosigner-watchdog.service.d/logs.conf
 install -m 0644 "$here/nitrosigner.logrotate" /etc/logrotate.d/nitrosigner
+systemctl enable --now logrotate.timer
 install -m 0644 "$here/nitrosigner.tmpfiles" /etc/tmpfiles.d/nitrosigner.conf
 systemd-tmpfiles --create nitrosigner.conf
 if [[ -f $settings/container.conf ]]; then

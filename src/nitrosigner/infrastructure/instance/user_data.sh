@@ -21,8 +21,10 @@ give_up() {
 }
 trap 'give_up $LINENO' ERR
 
-# The repository is Amazon Linux's own, at the image's release, through the S3 endpoint.
-dnf -y -q --setopt=retries=5 install @PACKAGES@
+# Amazon Linux's own repository and no other, through the S3 endpoint. It is locked to the
+# machine image's release, so all instances of one launch template get the same packages.
+dnf -y -q --repo=amazonlinux --setopt=retries=5 --setopt=amazonlinux.gpgcheck=1 install @PACKAGES@
+rpm -q system-release @PACKAGES@
 
 install -d -m 0755 /opt/nitrosigner /etc/nitrosigner
 cd /opt/nitrosigner
@@ -37,5 +39,5 @@ cat >/etc/nitrosigner/deployed.json <<'EOF'
 @DEPLOYED@
 EOF
 
-unzip -q -o parent.zip -d parent
+python3.11 -P -m zipfile -e parent.zip parent
 bash parent/instance/install.sh
