@@ -71,7 +71,9 @@ def no_wheels(program: Any, machine: Any, folder: Path) -> None:
     folder.mkdir()
 
 
-def synthesize(folder: Path, chosen: Any, image: Any) -> Synthesized:
+def synthesize(
+    folder: Path, chosen: Any, image: Any, base: Path = Path()
+) -> Synthesized:
     from aws_cdk import App
 
     from nitrosigner.infrastructure import settings
@@ -81,7 +83,8 @@ def synthesize(folder: Path, chosen: Any, image: Any) -> Synthesized:
     out = folder / "cdk.out"
     app = App(outdir=str(out), analytics_reporting=False)
     plans = settings.plans(chosen, measured=image.eif is not None)
-    add_stacks(app, plans, Assets(image, folder / "build", wheels=no_wheels))
+    assets = Assets(image, folder / "build", wheels=no_wheels, base=base)
+    add_stacks(app, plans, assets)
     app.synth()
     return Synthesized(out)
 
@@ -140,7 +143,7 @@ def choose(node: None, image: Any) -> Any:
 
     def synthesized(folder: Path, stacks: dict[str, Any]) -> Synthesized:
         chosen = settings.parse(json.dumps({"stacks": stacks}).encode())
-        return synthesize(folder, chosen, without_machine)
+        return synthesize(folder, chosen, without_machine, base=folder)
 
     return synthesized
 

@@ -1,18 +1,37 @@
 """What settings change in the templates: one more synthesis, of unusual choices."""
 
 import json
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 STACK = "prodNitroValidator"
+RPMS = [
+    f"{name}-1.4.2-1.amzn2023.0.1.aarch64"
+    for name in (
+        "aws-nitro-enclaves-cli",
+        "python3.11",
+        "amazon-cloudwatch-agent",
+        "logrotate",
+        "docker",
+    )
+]
 
 
 @pytest.fixture(scope="module")
 def chosen(node: None, tmp_path_factory: pytest.TempPathFactory, choose: Any) -> Any:
     del node
+    folder = tmp_path_factory.mktemp("chosen")
+    (folder / "rpms").mkdir()
+    for name in (*RPMS, "nitro-dependency-1-1.amzn2023.noarch"):
+        (folder / f"rpms/{name}.rpm").write_bytes(name.encode())
     return choose(
-        tmp_path_factory.mktemp("chosen"),
+        folder,
         {
             STACK: {
                 "administrator": "a2" * 32,
@@ -21,6 +40,7 @@ def chosen(node: None, tmp_path_factory: pytest.TempPathFactory, choose: Any) ->
                 "minimum": 3,
                 "maximum": 9,
                 "parent": "container",
+                "packages": "rpms",
                 "nat_gateway": True,
                 "ecr_endpoints": False,
                 "client_networks": ["10.9.0.0/16"],
@@ -60,7 +80,7 @@ def test_the_container_is_pulled_by_digest_from_this_accounts_registry(
     assert "ecr:BatchGetImage" in policies
     data = json.dumps(chosen.resources(STACK, "AWS::EC2::LaunchTemplate"))
     assert "docker run" in data
-    assert "amazon-cloudwatch-agent docker" in data
+    assert re.search("rpm -q system-release .* docker", data)
     assets = json.loads((chosen.folder / f"{STACK}.assets.json").read_text())
     (image,) = assets["dockerImages"].values()
     assert image["source"]["platform"] == "linux/arm64"
@@ -109,3 +129,76 @@ def test_without_an_administrator_a_template_refuses_to_be_deployed(
     metadata = (chosen.folder / "prodNitroWalletEth.metadata.json").read_text()
     assert "aws:cdk:error" in metadata
     assert "NotToBeDeployed" not in synthesized.template(STACK).get("Rules", {})
+
+
+def script_of(synthesized: Any) -> str:
+    """User data, with a letter for each thing that only AWS knows."""
+    data = synthesized.only(STACK, "AWS::EC2::LaunchTemplate")["Properties"]
+    parts = data["LaunchTemplateData"]["UserData"]["Fn::Base64"]["Fn::Join"][1]
+    return "".join(one if isinstance(one, str) else "x" for one in parts)
+
+
+def test_packages_of_ones_own_are_an_asset_that_instances_check_by_hash(
+    chosen: Any, tmp_path: Path
+) -> None:
+    from nitrosigner.infrastructure.bundle import sha256
+
+    script = script_of(chosen)
+    assert "--disablerepo='*' --setopt=localpkg_gpgcheck=1 install" in script
+    assert "--repo=amazonlinux" not in script
+    archives = {
+        sha256(path): zipfile.ZipFile(path).namelist()
+        for path in chosen.folder.glob("asset.*.zip")
+    }
+    (digest,) = re.findall(r"([0-9a-f]{64})  packages\.zip", script)
+    assert archives[digest] == sorted(
+        f"{name}.rpm" for name in (*RPMS, "nitro-dependency-1-1.amzn2023.noarch")
+    )
+    statements = json.dumps(chosen.resources(STACK, "AWS::IAM::Policy"))
+    assert "FetchPackages" in statements
+    written = tmp_path / "user_data.sh"
+    written.write_text(script)
+    done = subprocess.run(
+        [
+            Path(sys.executable).with_name("shellcheck"),
+            "--enable=all",
+            "--exclude=SC2250,SC2310,SC2312",
+            written,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        (["python3.11-3.11.1-1.x86_64.rpm"], "lacks an RPM file of: aws-nitro"),
+        ([], "lacks"),
+        (["python3.11-libs-3.11.1-1.x86_64.rpm"], "python3.11"),
+        (
+            ["aws-nitro-enclaves-cli-1-1.x86_64.rpm", "python3.11-3-1.aarch64.rpm"],
+            "not for x86_64: python3.11-3-1.aarch64.rpm",
+        ),
+    ],
+)
+def test_a_folder_that_could_not_be_installed_stops_the_synthesis(
+    tmp_path: Path, files: list[str], says: str
+) -> None:
+    from nitrosigner.infrastructure.assets import Assets
+    from nitrosigner.infrastructure.measured_image import MeasuredImage
+    from nitrosigner.infrastructure.settings import Architecture
+    from nitrosigner.verdicts import Malformed
+
+    (tmp_path / "rpms").mkdir()
+    for name in files:
+        (tmp_path / "rpms" / name).touch()
+    image = MeasuredImage(None, "ab" * 48, [])
+    assets = Assets(image, tmp_path / "build", base=tmp_path)
+    with pytest.raises(Malformed, match=re.escape(says)) as told:
+        assets.packages(
+            "rpms", Architecture.X86_64, ["aws-nitro-enclaves-cli", "python3.11"]
+        )
+    assert "dnf download --resolve" in told.value.hint

@@ -81,7 +81,7 @@ def main() -> int:
         root = path.resolve().parent
         image = image_of(chosen, root)
         plans = settings.plans(chosen, measured=image.eif is not None)
-        assets = Assets(image, bundle.PROJECT / BUILD)
+        assets = Assets(image, bundle.PROJECT / BUILD, base=root)
         add_stacks(app, plans, assets)
         app.synth()
     except Verdict as verdict:

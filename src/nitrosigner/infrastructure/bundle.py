@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -137,7 +137,7 @@ def make(
         wheels(program, machine, partial)
         partial.mkdir(exist_ok=True)
         partial.rename(site)
-    archive = build / f"{program.name}-{machine.value}.zip"
+    path = build / f"{program.name}-{machine.value}.zip"
     files = dict(_foreign_files(site))
     files |= {f"nitrosigner/{name}": data for name, data in _own_files(program.ours)}
     executable = set()
@@ -145,7 +145,16 @@ def make(
         files[name] = data
         if runs:
             executable.add(name)
-    partial = archive.with_name(f"{archive.name}.partial")
+    archive(path, files, executable)
+    return path
+
+
+def archive(
+    path: Path, files: Mapping[str, bytes], executable: Collection[str] = ()
+) -> None:
+    """Write *files* as the archive *path*: the same files, the same bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
     with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as zipped:
         for name in sorted(files):
             information = zipfile.ZipInfo(name, _EPOCH)
@@ -153,8 +162,7 @@ def make(
             mode = 0o755 if name in executable else 0o644
             information.external_attr = (0o100000 | mode) << 16
             zipped.writestr(information, files[name])
-    partial.replace(archive)
-    return archive
+    partial.replace(path)
 
 
 def _foreign_files(site: Path) -> Iterable[tuple[str, bytes]]:

@@ -113,6 +113,9 @@ class StackSettings(_Part, frozen=True, kw_only=True):
     enclave_memory: Mebibytes = 1024
     enclave_processors: Processors = 2
     parent: ParentKind = ParentKind.SERVICE
+    packages: str | None = None
+    """Folder of RPM files, from the settings' own folder: instances install them from
+    the stack's assets and ask no repository. Absent: Amazon Linux's, through S3."""
     zones: Annotated[int, msgspec.Meta(ge=2, le=6)] = 2
     network: VpcCidr = "10.20.0.0/16"
     nat_gateway: bool = False

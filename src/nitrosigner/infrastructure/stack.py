@@ -377,6 +377,7 @@ class SignerStack(Stack):
         script.add_commands(
             user_data.script(
                 {
+                    "INSTALL": self._installing(packages),
                     "REGION": Aws.REGION,
                     "GROUP": fleet.group_name(self.plan),
                     "HOOK": fleet.LAUNCHING_HOOK,
@@ -408,6 +409,23 @@ class SignerStack(Stack):
         if policy is not None:
             built.group.node.add_dependency(policy)
         return built
+
+    def _installing(self, packages: list[str]) -> str:
+        folder = self.plan.chosen.packages
+        if folder is None:
+            return user_data.from_the_repository(packages)
+        path = self._assets.packages(folder, self.plan.chosen.architecture, packages)
+        asset = s3_assets.Asset(self, "Packages", path=str(path))
+        fleet.allow_objects(
+            self.instance_role,
+            "FetchPackages",
+            [asset.bucket.arn_for_objects(asset.s3_object_key)],
+        )
+        return user_data.from_the_assets(
+            bucket=asset.s3_bucket_name,
+            key=asset.s3_object_key,
+            sha256=bundle.sha256(path),
+        )
 
     def _outputs(self) -> None:
         # The first ones have the names that the source documents' scripts read.

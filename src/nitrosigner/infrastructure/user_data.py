@@ -6,7 +6,7 @@ object that somebody changed in the bucket is not run.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +23,19 @@ PACKAGES: Final = (
     "logrotate",
 )
 CONTAINER_PACKAGES: Final = ("docker",)
+_FROM_THE_REPOSITORY: Final = (
+    "# Amazon Linux's repository alone, through the S3 endpoint. It is locked to the\n"
+    "# machine image's release: all of a launch template get the same packages.\n"
+    "dnf -y -q --repo=amazonlinux --setopt=retries=5 --setopt=amazonlinux.gpgcheck=1 "
+    "install {packages}"
+)
+_FROM_THE_ASSETS: Final = """\
+# The stack's own packages: known by hash like all it ships, and signed by Amazon.
+aws s3 cp --only-show-errors 's3://{bucket}/{key}' packages.zip
+echo '{sha256}  packages.zip' | sha256sum --check --strict --quiet
+python3 -m zipfile -e packages.zip packages
+rpm --import /etc/pki/rpm-gpg/RPM-GPG-KEY-amazon-linux-2023
+dnf -y -q --disablerepo='*' --setopt=localpkg_gpgcheck=1 install packages/*.rpm"""
 _PLACEHOLDER: Final = re.compile(r"@([A-Z0-9_]+)@")
 
 
@@ -42,6 +55,16 @@ def script(values: Mapping[str, str]) -> str:
     return _PLACEHOLDER.sub(
         lambda found: values.get(found[1], found[0]), text
     ).removeprefix("#!/bin/bash\n")
+
+
+def from_the_repository(packages: Sequence[str]) -> str:
+    """Return the commands that install *packages* from Amazon Linux's repository."""
+    return _FROM_THE_REPOSITORY.format(packages=" ".join(packages))
+
+
+def from_the_assets(*, bucket: str, key: str, sha256: str) -> str:
+    """Return the commands that install the RPM files of one of the stack's assets."""
+    return _FROM_THE_ASSETS.format(bucket=bucket, key=key, sha256=sha256)
 
 
 def beside() -> list[tuple[str, bytes, bool]]:

@@ -21,13 +21,10 @@ give_up() {
 }
 trap 'give_up $LINENO' ERR
 
-# Amazon Linux's own repository and no other, through the S3 endpoint. It is locked to the
-# machine image's release, so all instances of one launch template get the same packages.
-dnf -y -q --repo=amazonlinux --setopt=retries=5 --setopt=amazonlinux.gpgcheck=1 install @PACKAGES@
-rpm -q system-release @PACKAGES@
-
 install -d -m 0755 /opt/nitrosigner /etc/nitrosigner
 cd /opt/nitrosigner
+@INSTALL@
+rpm -q system-release @PACKAGES@
 aws s3 cp --only-show-errors 's3://@PARENT_BUCKET@/@PARENT_KEY@' parent.zip
 aws s3 cp --only-show-errors 's3://@IMAGE_BUCKET@/@IMAGE_KEY@' enclave.eif
 sha256sum --check --strict --quiet <<'EOF'
