@@ -10,7 +10,7 @@ Source: ethereum/consensus-specs phase0 to gloas (1.7.0-beta.0), builder-specs;
 EIP-7916, EIP-7495. Used by `beacon_duties.py` and by the tests.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from random import Random
@@ -519,8 +519,10 @@ def bid(source: Random, slot: int) -> Value:
     )
 
 
-def envelope(source: Random, slot: int) -> Value:
-    sent = [source.randbytes(source.choice((0, 31, 32, 33, 700))) for _ in range(7)]
+def envelope(source: Random, slot: int, sent: Sequence[bytes] = ()) -> Value:
+    if not sent:
+        sizes = (0, 31, 32, 33, 700)
+        sent = [source.randbytes(source.choice(sizes)) for _ in range(7)]
     payload = container(
         parent_hash=plain(Bytes32, source),
         fee_recipient=plain(Address, source),
@@ -669,6 +671,7 @@ class When(NamedTuple):
     preset: str
     epoch: int
     slot: int
+    transactions: Sequence[bytes]
 
 
 def _block(source: Random, when: When) -> Value:
@@ -739,7 +742,9 @@ _VALUES: Final[Mapping[str, Callable[[Random, When], Value]]] = {
     "VALIDATOR_REGISTRATION": lambda source, _: plain(ValidatorRegistration, source),
     "BLS_TO_EXECUTION_CHANGE": lambda source, _: plain(BLSToExecutionChange, source),
     "EXECUTION_PAYLOAD_BID": lambda source, at: bid(source, at.slot),
-    "EXECUTION_PAYLOAD_ENVELOPE": lambda source, at: envelope(source, at.slot),
+    "EXECUTION_PAYLOAD_ENVELOPE": lambda source, at: envelope(
+        source, at.slot, at.transactions
+    ),
     "PAYLOAD_ATTESTATION_MESSAGE": lambda source, at: plain(
         PayloadAttestationData, source, slot=at.slot
     ),
@@ -761,6 +766,7 @@ def draw(
     chain: Chain = CHAIN,
     client_is_ahead: bool = False,
     epoch_of_duty: bool = False,
+    transactions: Sequence[bytes] = (),
 ) -> Message:
     """
     Return a random message of *kind* that counts in *fork*.
@@ -768,6 +774,7 @@ def draw(
     Args:
         client_is_ahead: The client is in the next fork already, and says so.
         epoch_of_duty: `fork.epoch` is the message's own epoch, as Lodestar has it.
+        transactions: Of an execution payload, instead of random ones.
     """
     active = FORKS.index(fork)
     epoch = active * EPOCHS_OF_A_FORK + source.randrange(EPOCHS_OF_A_FORK)
@@ -781,7 +788,8 @@ def draw(
     elif kind in CHAINLESS or kind == "BLS_TO_EXECUTION_CHANGE":
         version = chain.versions["phase0"]
     chainless = kind in CHAINLESS
-    value = _VALUES[kind](source, When(chain, fork, preset, epoch, slot))
+    when = When(chain, fork, preset, epoch, slot, transactions)
+    value = _VALUES[kind](source, when)
     judged: tuple[int, ...] | None = None
     if kind in ("BLOCK", "BLOCK_V2"):
         judged = (slot,)

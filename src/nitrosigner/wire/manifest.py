@@ -137,7 +137,8 @@ class Limits(_Part, frozen=True, kw_only=True):
     """What the listener allows everybody together."""
 
     max_connections: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 512
-    max_request_bytes: Annotated[int, msgspec.Meta(ge=1024, le=1 << 20)] = 256 * 1024
+    max_request_bytes: Annotated[int, msgspec.Meta(ge=1024, le=1 << 24)] = 256 * 1024
+    """Each connection may hold that much. Above 1 MiB for whole payloads (Gloas)."""
     max_keys: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 100_000
 
 

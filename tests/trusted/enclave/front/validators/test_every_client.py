@@ -14,6 +14,7 @@ import pytest
 
 from nitrosigner.trusted.signing.beacon_domains import ForkVersion
 from nitrosigner.trusted.signing.beacon_networks import FORKS
+from nitrosigner.wire.manifest import Limits
 
 CLIENTS = (
     *("lighthouse", "lighthouse before the API", "teku", "prysm", "nimbus"),
@@ -55,3 +56,47 @@ def test_every_client_gets_every_duty_of_every_fork_signed(  # noqa: PLR0917
                 answer = json.loads(answer)["signature"]
             assert verify(0, message.signing_root, answer), (kind, fork)
     connection.close()
+
+
+@pytest.mark.parametrize(("most", "status"), [(1 << 20, 413), (4 << 20, 200)])
+def test_a_full_payload_is_signed_where_the_manifest_makes_room_for_it(  # noqa: PLR0917
+    start: Any,
+    prepare: Any,
+    names: Any,
+    verify: Any,
+    oracle: Any,
+    spellings: Any,
+    most: int,
+    status: int,
+) -> None:
+    """The API sends an envelope whole, its transactions twice as long in hex."""
+
+    def with_room(running: Any) -> None:
+        prepare(running)
+        running.limits = Limits(max_connections=24, max_request_bytes=most)
+
+    front = start(with_room)
+    known = front.validators.network
+    versions = known.fork_versions | {"gloas": b"\x07\0\0\x01"}
+    chain = oracle.Chain(known.genesis_validators_root, versions)
+    source = random.Random(8)
+    message = oracle.draw(
+        "EXECUTION_PAYLOAD_ENVELOPE",
+        "gloas",
+        known.preset.name,
+        source,
+        chain=chain,
+        transactions=[source.randbytes(4000) for _ in range(200)],
+    )
+    body = spellings.CLIENTS["lighthouse"].request(message)
+    said, answer = front.ask(
+        "POST",
+        f"/api/v1/eth2/sign/{names[0]}",
+        body,
+        headers={"Accept": "application/json"},
+    )
+    assert said == status
+    if status == 200:
+        assert verify(0, message.signing_root, answer["signature"])
+    else:
+        assert answer["error"]["code"] == "too_large"
