@@ -55,6 +55,11 @@ def test_the_audit_log_says_what_was_signed(
         ("text/plain", False),
         ("text/plain, */*;q=0.1", False),
         ("application/json;q=0.1, text/plain", False),
+        ("application/json;q=0.9,text/plain", False),
+        ("application/json;q=0.9, text/plain;q=0.8", True),
+        ("text/html, application/json;q=0.9, */*;q=0.8", True),
+        ("*/*;q=0.5", True),
+        ("APPLICATION/JSON; charset=utf-8", True),
         ("application/json;q=0", False),
         ("image/png", False),
         (";;;,q=x", False),
@@ -73,6 +78,45 @@ def test_json_or_text_is_what_the_client_accepts(
         assert content_type.startswith("text/plain")
         assert answer.startswith(b"0x")
         assert len(answer) == 2 + 192
+
+
+@pytest.mark.parametrize(
+    ("accept", "json"),
+    [
+        (None, False),
+        ("text/plain", False),
+        ("application/json;q=0.9,text/plain", False),
+        ("*/*", True),
+        ("application/json", True),
+    ],
+)
+@pytest.mark.parametrize("said", [200, 400, 404, 412, 500, 503])
+def test_every_status_is_said_in_the_words_that_the_client_accepts(  # noqa: PLR0917
+    duty_front: Any, names: Any, attestation: Any, said: Any, accept: Any, json: Any
+) -> None:
+    """The statuses of Web3Signer's contract, and its order: the key before the duty."""
+    body, key = attestation(), names[5] if said == 404 else names[0]
+    validators = duty_front.validators
+    if said == 400:
+        del body["attestation"]["source"]
+    elif said == 412:
+        assert sign(duty_front, key, body)[0] == 200
+        body = attestation(block="99")
+    elif said == 500:
+        validators.signing_failure = RuntimeError("a fault of ours")
+    elif said == 503:
+        validators.store.failure = Undecided(Code.STORAGE_UNAVAILABLE, "down")
+    status, answer = sign(duty_front, key, body, accept)
+    assert status == said
+    content_type = duty_front.last.headers["Content-Type"]
+    if json:
+        assert content_type == "application/json"
+        assert set(answer) == ({"signature"} if said == 200 else {"error"})
+    else:
+        assert content_type.startswith("text/plain")
+        assert answer.startswith(b"0x") == (said == 200)
+        assert answer[:1] not in (b"", b"{")
+    assert len(validators.signed) == (said in (200, 412))
 
 
 @pytest.mark.parametrize(
