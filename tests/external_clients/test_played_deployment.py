@@ -526,7 +526,7 @@ def give_the_canary_a_role(fleet: Fleet) -> None:
 
 
 def let_the_canary_make_bait(fleet: Fleet) -> None:
-    """The key policy's statement that the stacks add for it."""
+    """The key policy's statements that the stacks add for it."""
     arn = fleet.manifest.manifest.aws.kms_key_arn
     with contextlib.closing(kms_rollout.client(fleet.shared, "administrator")) as kms:
         policy = json.loads(kms.get_key_policy(KeyId=arn)["Policy"])
@@ -535,7 +535,7 @@ def let_the_canary_make_bait(fleet: Fleet) -> None:
             "kms:EncryptionContext:deployment": fleet.manifest.manifest.deployment,
             "kms:EncryptionContext:purpose": "canary",
         }
-        policy["Statement"].append(
+        policy["Statement"] += [
             {
                 "Sid": "CanaryEncryptsItsBait",
                 "Effect": "Allow",
@@ -543,8 +543,15 @@ def let_the_canary_make_bait(fleet: Fleet) -> None:
                 "Action": ["kms:Encrypt"],
                 "Resource": "*",
                 "Condition": {"StringEquals": condition},
-            }
-        )
+            },
+            {
+                "Sid": "AccountLooksAtTheKey",
+                "Effect": "Allow",
+                "Principal": {"AWS": f"arn:aws:iam::{AWS_ACCOUNT}:root"},
+                "Action": ["kms:GetKeyPolicy", "kms:ListGrants"],
+                "Resource": "*",
+            },
+        ]
         kms.put_key_policy(KeyId=arn, Policy=json.dumps(policy))
 
 
@@ -619,7 +626,8 @@ def probed(probe: Function, keys: int) -> None:
 
 def never_opened(canary: Function) -> None:
     """Whatever died meanwhile, KMS knew that the canary is no enclave."""
-    ways = dict.fromkeys(("Decrypt", "GenerateDataKey", "ReEncrypt"), "denied")
+    tried = ("Decrypt", "GenerateDataKey", "ReEncrypt")
+    ways = dict.fromkeys((*tried, "Policy", "Grants"), "denied")
     for one in canary.printed:
         assert one["attempts"] == ways
         assert (one["UnattestedOpened"], one["UnattestedNotKnown"]) == (0, 0)

@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,12 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 
 from nitrosigner.emulator.kms import RunningKms, Settings, start
 from nitrosigner.emulator.kms.principals import Principal, load_or_create
+from nitrosigner.image.key_policy import KeyPolicy
 from nitrosigner.infrastructure.settings import parse, plans
 from nitrosigner.untrusted.gateway import attestation_canary
 from nitrosigner.untrusted.gateway.attestation_canary import Outcome
 
+WAYS = ("Decrypt", "GenerateDataKey", "ReEncrypt", "Policy", "Grants")
 REGION, ACCOUNT = "us-east-1", "123456789012"
 STACK = "prodNitroWalletEth"
 
@@ -96,6 +98,7 @@ def environment(key_arn: str, stack: str) -> dict[str, str]:
     )
     return {
         "KMS_KEY_ARN": key_arn,
+        "EXPECTED_PCR0": "0" * 96 if "dev" in stack else "ab" * 48,
         "ADMINISTRATOR": "a1" * 32,
         "DEPLOYMENT": deployment,
         "STACK": stack,
@@ -115,9 +118,8 @@ def test_with_the_stacks_policy_every_attempt_is_denied(
     client: Any, stack: str
 ) -> None:
     line = try_policy(client, policy_of(stack), stack)
-    assert line["attempts"] == dict.fromkeys(
-        ("Decrypt", "GenerateDataKey", "ReEncrypt"), Outcome.DENIED
-    )
+    assert line["attempts"] == dict.fromkeys(WAYS, Outcome.DENIED)
+    assert line["wrong"] == []
     assert (line["UnattestedOpened"], line["UnattestedNotKnown"]) == (0, 0)
 
 
@@ -142,17 +144,128 @@ def weakened(*, without: str, allow: dict[str, Any]) -> dict[str, Any]:
 def test_a_weakened_policy_is_noticed(client: Any, allow: dict[str, Any]) -> None:
     # With the denies in place even such an Allow opens nothing.
     line = try_policy(client, weakened(without="…", allow=allow))
-    assert line["UnattestedOpened"] == 0
+    assert {line["attempts"][one] for one in WAYS[:3]} == {Outcome.DENIED}
     line = try_policy(client, weakened(without="NothingOpens", allow=allow))
     assert line["UnattestedOpened"] >= 1
     assert line["attempts"]["Decrypt"] is Outcome.OPENED
 
 
-class FakeKms:
-    """Fails as it is told; by default it denies."""
+def client_error(code: str) -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": "m"}}, "op")
 
-    def __init__(self, **errors: Exception | None) -> None:
+
+def without_attestation(policy: dict[str, Any]) -> None:
+    """The parent's role opens the vault; nobody else gets in, the canary least."""
+    policy["Statement"] = [
+        one
+        for one in policy["Statement"]
+        if one["Sid"]
+        not in ("NothingOpensWithoutAttestation", "NothingOpensForAnotherImage")
+    ]
+    for statement in policy["Statement"]:
+        statement.get("Condition", {}).pop("StringEqualsIgnoreCase", None)
+
+
+def with_another_image(policy: dict[str, Any]) -> None:
+    """Somebody admits an enclave of his own, everywhere and by the rules."""
+    for statement in policy["Statement"]:
+        for operator, keys in statement.get("Condition", {}).items():
+            if "IgnoreCase" in operator:
+                for measurements in keys.values():
+                    measurements.append("ef" * 48)
+
+
+def with_another(name: str) -> Callable[[dict[str, Any]], None]:
+    def change(policy: dict[str, Any]) -> None:
+        key = f"kms:EncryptionContext:{name}"
+        for statement in policy["Statement"]:
+            for keys in statement.get("Condition", {}).values():
+                if key in keys:
+                    keys[key] = [keys[key], "ef" * 32]
+
+    return change
+
+
+@pytest.mark.usefixtures("node")
+@pytest.mark.parametrize(
+    ("change", "wrong"),
+    [
+        (without_attestation, "no-attestation"),
+        (with_another_image, "another-image"),
+        (with_another("administrator"), "another-administrator"),
+        (with_another("deployment"), "another-deployment"),
+    ],
+)
+def test_a_policy_that_keeps_the_canary_out_and_lets_another_in_is_seen(
+    client: Any, change: Callable[[dict[str, Any]], None], wrong: str
+) -> None:
+    policy = copy.deepcopy(policy_of(STACK))
+    change(policy)
+    line = try_policy(client, policy)
+    # Trying alone would have said that all is well.
+    assert {line["attempts"][one] for one in WAYS[:3]} == {Outcome.DENIED}
+    assert line["attempts"]["Policy"] is Outcome.OPENED
+    assert wrong in line["wrong"]
+    assert line["UnattestedOpened"] == 1
+
+
+@pytest.mark.usefixtures("node")
+def test_a_production_key_that_opens_for_debug_enclaves_is_seen(client: Any) -> None:
+    text = json.dumps(policy_of(STACK)).replace("ab" * 48, "0" * 96)
+    line = try_policy(client, json.loads(text))
+    assert "debug-enclave" in line["wrong"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "way", "outcome"),
+    [
+        (
+            {"get_key_policy": client_error("AccessDeniedException")},
+            "Policy",
+            Outcome.NOT_KNOWN,
+        ),
+        (
+            {"list_grants": client_error("AccessDeniedException")},
+            "Grants",
+            Outcome.NOT_KNOWN,
+        ),
+        ({"policy": "{"}, "Policy", Outcome.OPENED),
+        ({"grants": [{"GrantId": "1"}]}, "Grants", Outcome.OPENED),
+    ],
+    ids=["policy unread", "grants unread", "no policy", "a grant"],
+)
+def test_what_cannot_be_looked_at_is_not_known_and_what_is_wrong_is_open(
+    answers: dict[str, Any], way: str, outcome: Outcome
+) -> None:
+    line = attestation_canary.run(
+        FakeKms(encrypt=None, **answers), environment("arn", STACK)
+    )
+    assert line["attempts"][way] is outcome
+
+
+class FakeKms:
+    """Fails as it is told; by default it denies, and shows a good policy."""
+
+    def __init__(
+        self,
+        *,
+        policy: str | None = None,
+        grants: Sequence[dict[str, str]] = (),
+        **errors: Exception | None,
+    ) -> None:
         self.errors = errors
+        self.grants = list(grants)
+        self.policy = good_policy() if policy is None else policy
+
+    def get_key_policy(self, **_: Any) -> dict[str, Any]:
+        if "get_key_policy" in self.errors:
+            self._do("get_key_policy")
+        return {"Policy": self.policy}
+
+    def list_grants(self, **_: Any) -> dict[str, Any]:
+        if "list_grants" in self.errors:
+            self._do("list_grants")
+        return {"Grants": self.grants}
 
     def _do(self, name: str) -> dict[str, Any]:
         error = self.errors.get(name, client_error("AccessDeniedException"))
@@ -173,8 +286,18 @@ class FakeKms:
         return self._do("re_encrypt")
 
 
-def client_error(code: str) -> ClientError:
-    return ClientError({"Error": {"Code": code, "Message": "m"}}, "op")
+def good_policy() -> str:
+    roles = {
+        f"{name}_role": f"arn:aws:iam::{ACCOUNT}:role/{name}"
+        for name in ("enclave", "gateway")
+    }
+    return KeyPolicy(
+        measurements=["ab" * 48],
+        administrator="a1" * 32,
+        deployment="prod-nitro-wallet-eth",
+        key_administrator=f"arn:aws:iam::{ACCOUNT}:role/administrator",
+        **roles,
+    ).text
 
 
 @pytest.mark.parametrize(
@@ -208,6 +331,11 @@ def test_only_a_denial_is_safety(
 def test_without_bait_nothing_is_known(error: Exception) -> None:
     line = attestation_canary.run(FakeKms(encrypt=error), environment("arn", STACK))
     assert (line["UnattestedOpened"], line["UnattestedNotKnown"]) == (0, 1)
+    assert line["attempts"] == {
+        "Encrypt": "not_known",
+        "Policy": "denied",
+        "Grants": "denied",
+    }
 
 
 def test_the_line_is_a_metric_that_the_alarms_ask_for(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_what_is_counted_is_in_the_templates(synthesized: Any) -> None:
             for one in synthesized.resources(name, "AWS::Events::Rule").values()
         )
         assert rates == ["rate(1 minute)", "rate(5 minutes)"]
-    assert NAMES["canary_calls"] == 4 * 12 * NAMES["hours"]
+    assert NAMES["canary_calls"] == 6 * 12 * NAMES["hours"]
     calls = re.findall(r"kms\.(\w+)\(", Path(attestation_canary.__file__).read_text())
-    assert len(calls) == 4
+    assert len(calls) == 6
     assert NAMES["epochs"] == round(NAMES["hours"] * 3600 / (32 * 12))

@@ -515,4 +515,11 @@ def test_the_canary_and_the_probe_run_by_themselves(
     assert schedules == {"rate(5 minutes)", "rate(1 minute)"}
     canary = synthesized.named(stack, "AWS::Lambda::Function", "Canary")
     variables = canary["Properties"]["Environment"]["Variables"]
-    assert variables.keys() == {"KMS_KEY_ARN", "ADMINISTRATOR", "DEPLOYMENT", "STACK"}
+    outputs = synthesized.template(stack)["Outputs"]
+    assert variables == {
+        "KMS_KEY_ARN": outputs["KMSKeyARN"]["Value"],
+        "EXPECTED_PCR0": outputs["Measurements"]["Value"],
+        "ADMINISTRATOR": outputs["Administrator"]["Value"],
+        "DEPLOYMENT": outputs["Deployment"]["Value"],
+        "STACK": stack,
+    }

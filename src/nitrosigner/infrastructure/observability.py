@@ -201,7 +201,8 @@ class Observability(Construct):
             ),
             _Rule(
                 "UnattestedDecrypt",
-                "INCIDENT: KMS opened something without an enclave. See "
+                "INCIDENT: KMS opened something without an enclave, or the key's "
+                "policy in force would. See "
                 "docs/operations/suspected-host-compromise.md",
                 self._looked(attestation_canary.OPENED, "Maximum", _FIVE),
                 1,

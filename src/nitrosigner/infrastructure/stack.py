@@ -265,16 +265,24 @@ class SignerStack(Stack):
                 [self.key.arn],
             )
         )
+        self.canary_role.role.add_to_policy(
+            allow(
+                "LookAtThePolicyInForce",
+                ["kms:GetKeyPolicy", "kms:ListGrants"],
+                [self.key.arn],
+            )
+        )
         canary = private_function(
             self,
             "Canary",
             role=self.canary_role,
             network=self.network,
-            description="Tries to open something without an enclave",
+            description="Tries to open something without an enclave; judges the policy",
             handler="nitrosigner.untrusted.gateway.attestation_canary.handler",
             code=self._code,
             environment={
                 "KMS_KEY_ARN": self.key.arn,
+                "EXPECTED_PCR0": ",".join(self.measurements),
                 "ADMINISTRATOR": self.plan.administrator,
                 "DEPLOYMENT": self.plan.deployment,
                 "STACK": self.plan.name,

@@ -105,6 +105,12 @@ def put_key_policy(call: Call, request: requests.PutKeyPolicy) -> Answer:
     return {}
 
 
+def list_grants(call: Call, request: requests.ListGrants) -> Answer:
+    """Return a key's grants: there are none, because nobody can make one here."""
+    call.authorize(call.key(request.key_id))
+    return {"Grants": [], "Truncated": False}
+
+
 def enable_key(call: Call, request: requests.OfKey) -> Answer:
     """Make a disabled key usable."""
     return _set_state(call, request, KeyState.ENABLED)

@@ -124,6 +124,13 @@ class PutKeyPolicy(OfKey, frozen=True, kw_only=True):
     bypass_policy_lockout_safety_check: bool = False
 
 
+class ListGrants(OfKey, frozen=True, kw_only=True):
+    """See the service model."""
+
+    limit: Limit = 50
+    marker: Marker | None = None
+
+
 class ScheduleKeyDeletion(OfKey, frozen=True, kw_only=True):
     """See the service model."""
 

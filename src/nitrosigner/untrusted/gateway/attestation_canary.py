@@ -1,18 +1,21 @@
 """
 The canary: tries to open something without an enclave, and says whether it could.
 
-Its role is allowed all of this by IAM. So what stops it is the key's policy alone, and
-the day that somebody weakens that policy, in whatever way, this function notices. What
+Its role is allowed all of this by IAM. So what stops it is the key's policy alone. What
 it tries to open is bait that it encrypted itself: never a record of ours.
 
 Every attempt must end in AccessDenied. Any other refusal shows only that the attempt
 was not understood, and counts as "not known": silence must not look like safety.
+
+That it cannot get in does not show that the parent's role cannot: the policy names that
+role, and only the parent has it. So the policy in force is read and judged as well, and
+that no grant goes around it is looked up.
 """
 
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum, unique
 from typing import Any, Final
@@ -21,11 +24,13 @@ import boto3
 import botocore.config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from nitrosigner.untrusted.gateway.policy_in_force import Expected, holes
+
 NAMESPACE: Final = "nitrosigner"
 OPENED: Final = "UnattestedOpened"
-"""Attempts that succeeded. Anything above 0 is an incident."""
+"""Attempts that succeeded, and ways that stand open. Above 0 is an incident."""
 NOT_KNOWN: Final = "UnattestedNotKnown"
-"""Attempts of which nothing can be said."""
+"""Of how many nothing can be said."""
 BAIT: Final = b"nitrosigner canary: this is not a key"
 _DENIED: Final = frozenset({"AccessDeniedException", "AccessDenied"})
 _WOULD_HAVE: Final = "DryRunOperationException"
@@ -51,14 +56,14 @@ class Target:
     """What the canary tries to open."""
 
     key_arn: str
-    administrator: str
-    deployment: str
+    expected: Expected
+    """For whom it opens. Not for the canary."""
 
     def context(self, purpose: str) -> dict[str, str]:
         """Return the encryption context that the key policy demands."""
         return {
-            "administrator": self.administrator,
-            "deployment": self.deployment,
+            "administrator": self.expected.administrator,
+            "deployment": self.expected.deployment,
             "purpose": purpose,
         }
 
@@ -99,6 +104,28 @@ def attempts(kms: Any, target: Target) -> dict[str, Outcome]:  # noqa: ANN401  #
     return {name: _outcome(way) for name, way in ways.items()}
 
 
+def judged(kms: Any, target: Target) -> tuple[dict[str, Outcome], list[str]]:  # noqa: ANN401  # boto3's
+    """Look at the policy in force and at grants; return outcomes, and what is wrong."""
+    found: list[str] = []
+
+    def policy() -> Outcome:
+        answer = kms.get_key_policy(KeyId=target.key_arn, PolicyName="default")
+        found.extend(holes(answer["Policy"], target.expected))
+        return Outcome.OPENED if found else Outcome.DENIED
+
+    def grants() -> Outcome:
+        there = kms.list_grants(KeyId=target.key_arn, Limit=1)["Grants"]
+        return Outcome.OPENED if there else Outcome.DENIED
+
+    outcomes = {}
+    for name, look in (("Policy", policy), ("Grants", grants)):
+        try:
+            outcomes[name] = look()
+        except (ClientError, BotoCoreError):
+            outcomes[name] = Outcome.NOT_KNOWN
+    return outcomes, found
+
+
 def _outcome(way: Callable[[], object]) -> Outcome:
     try:
         way()
@@ -113,7 +140,11 @@ def _outcome(way: Callable[[], object]) -> Outcome:
 
 
 def report(
-    outcomes: Mapping[str, Outcome], *, stack: str, milliseconds: int
+    outcomes: Mapping[str, Outcome],
+    *,
+    stack: str,
+    milliseconds: int,
+    wrong: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return one line in CloudWatch's embedded metric format."""
     found = list(outcomes.values())
@@ -134,6 +165,7 @@ def report(
         OPENED: found.count(Outcome.OPENED),
         NOT_KNOWN: found.count(Outcome.NOT_KNOWN),
         "attempts": dict(outcomes),
+        "wrong": list(wrong),
     }
 
 
@@ -141,15 +173,20 @@ def run(kms: Any, environment: Mapping[str, str]) -> dict[str, Any]:  # noqa: AN
     """Try everything and return the line to print."""
     target = Target(
         environment["KMS_KEY_ARN"],
-        environment["ADMINISTRATOR"],
-        environment["DEPLOYMENT"],
+        Expected(
+            frozenset(environment["EXPECTED_PCR0"].split(",")),
+            environment["ADMINISTRATOR"],
+            environment["DEPLOYMENT"],
+        ),
     )
     try:
         outcomes = attempts(kms, target)
     except (ClientError, BotoCoreError):
         outcomes = {"Encrypt": Outcome.NOT_KNOWN}
+    looked, wrong = judged(kms, target)
     return report(
-        outcomes,
+        {**outcomes, **looked},
+        wrong=wrong,
         stack=environment["STACK"],
         milliseconds=time.time_ns() // 1_000_000,
     )
