@@ -1,7 +1,11 @@
 """One real local stack for all tests of a session that need one; how Hypothesis tries."""
 
+import importlib.util
 import os
+import sys
 from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -33,6 +37,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="FILE",
         help="boot this enclave image in a virtual machine for the shared stack",
     )
+
+
+@pytest.fixture(scope="session")
+def company_pki() -> ModuleType:
+    """The module company_pki.py."""
+    name = "nitrosigner_tests_company_pki"
+    if name not in sys.modules:
+        path = Path(__file__).with_name("company_pki.py")
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
 
 
 @pytest.fixture(scope="session")

@@ -35,6 +35,7 @@ def shown() -> set[str]:
             keys_enabled=1,
             watermark_age=0,
             kms_calls=1,
+            certificate_not_after=1_900_000_000,
         )
     )
     state = ParentState(

@@ -249,11 +249,27 @@ class SignerClient(ValidatorRoutes):
         return document, certificate
 
     def authority(self) -> bytes:
-        """Return the PEM of the authority that issues the signer's certificates."""
+        """
+        Return the PEM of the authority that issues the signer's certificates.
+
+        With an imported certificate those between the two follow it.
+        """
         answer = self.transport.request("GET", f"{api.PREFIX}/ca")
         if answer.status != HTTPStatus.OK:
             answers.raise_verdict(answer)
         return answer.body
+
+    def server_tls(self) -> api.ServerTls:
+        """Return what the signer shows to new connections."""
+        return self._get("/tls", api.ServerTls)
+
+    def import_wrapped_tls(self, request: api.ImportTls) -> api.ServerTls:
+        """Import what `import_tls.import_certificate` has wrapped. Use that."""
+        return self._post("/tls/import", request, api.ServerTls)
+
+    def reset_tls(self) -> api.ServerTls:
+        """Have the signer show the certificate that the enclave makes itself."""
+        return self._post("/tls/reset", None, api.ServerTls)
 
     # --- the wire -----------------------------------------------------------------
 

@@ -62,10 +62,13 @@ class Proof:
         )
         if self.emulated:
             genuine += " (EMULATED: this machine's own, it proves no hardware)"
+        vouched = "it vouches for this connection's TLS certificate"
+        if not self.statement.tls_imported:
+            vouched += ": TLS ends in the enclave"
         sentences = [
             genuine,
             "it is fresh: it answers a nonce that was made for this check",
-            "it vouches for this connection's TLS certificate: TLS ends in the enclave",
+            vouched,
         ]
         if self.expected_pcrs:
             names = ", ".join(f"PCR{index}" for index in self.expected_pcrs)
@@ -88,6 +91,11 @@ class Proof:
             sentences.append(
                 "DEBUG MODE: the image is not measured, and the parent can read the "
                 "enclave's console"
+            )
+        if self.statement.tls_imported:
+            sentences.append(
+                "IMPORTED TLS KEY: that only the enclave has it; whoever kept a copy "
+                "can stand between and read along (nitrosigner tls reset)"
             )
         if 0 not in self.expected_pcrs:
             sentences.append(
@@ -198,19 +206,23 @@ def verify(
 
 def attested_authority(client: SignerClient, proof: Proof) -> bytes:
     """
-    Return the PEM of the authority that issued the attested certificate.
+    Return the PEM of the authority behind the attested certificate.
 
     A later client that is given it needs no pin: the authority's key is made in the
-    enclave and lies sealed in the deployment's store.
+    enclave and lies sealed in the deployment's store. With an imported certificate it
+    is the root that was imported with it, and whoever runs that one is trusted too.
 
     Raises:
         Refused: What the signer named did not issue its certificate.
     """
     pem = client.authority()
     try:
-        authority = x509.load_pem_x509_certificate(pem)
-        leaf = x509.load_der_x509_certificate(proof.certificate_der)
-        leaf.verify_directly_issued_by(authority)
+        # The root, then downwards.
+        authority, *between = x509.load_pem_x509_certificates(pem)
+        issued = x509.load_der_x509_certificate(proof.certificate_der)
+        for issuer in (*reversed(between), authority):
+            issued.verify_directly_issued_by(issuer)
+            issued = issuer
     except (ValueError, TypeError, InvalidSignature):
         raise Refused(
             Code.CERTIFICATE_UNTRUSTED,

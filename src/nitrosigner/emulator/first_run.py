@@ -68,6 +68,7 @@ CLIENTS: Final[dict[str, tuple[Operation, ...]]] = {
         Operation.LIST_KEYS,
         Operation.MANAGE_KEY,
         Operation.ROTATE_VAULT,
+        Operation.MANAGE_TLS,
     ),
     "reader": (Operation.LIST_KEYS,),
 }

@@ -219,6 +219,34 @@ class AttestationBody(_Body, frozen=True, kw_only=True):
     without the credentials' holders being asked. Empty unless authenticated."""
 
 
+class ImportTls(_Body, frozen=True, kw_only=True):
+    """
+    POST /api/v1/tls/import: serve a certificate that was made elsewhere.
+
+    Answered with `ServerTls`. New connections get it at once.
+    """
+
+    certificates: Annotated[str, msgspec.Meta(max_length=24 * 1024)]
+    """PEM: the server's, then whoever issued each one, up to the self-signed root."""
+    wrapped_key: str
+    """Base64 of `import_wrapping.wrap` of its private key (PKCS #8, DER)."""
+
+
+class ServerTls(_Body, frozen=True, kw_only=True):
+    """GET /api/v1/tls, POST /api/v1/tls/reset: what new connections are shown."""
+
+    origin: Literal["enclave", "imported"]
+    """`enclave`: the key was made inside and has never been elsewhere."""
+    sha256: str
+    """Of the DER certificate, hex."""
+    authority_sha256: str
+    """Of the root that clients trust it by."""
+    not_after: int
+    """Unix seconds after which it, or whoever issued it, is good no more."""
+    objection: str = ""
+    """What clients object to in it, or soon will; empty: nothing that is known."""
+
+
 class BootStep(_Body, frozen=True, kw_only=True):
     """One named state of the boot."""
 

@@ -20,11 +20,14 @@ _SUITE: Final = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 _LABEL: Final = "nitrosigner/import/1"
 _SEED_LABEL: Final = "nitrosigner/seed/1"
 _BACKUP_LABEL: Final = "nitrosigner/backup/1"
+_TLS_LABEL: Final = "nitrosigner/tls/1"
 
 PUBLIC_KEY_SIZE: Final = 32
 """Bytes of the raw X25519 key in the attestation document's `public_key`."""
 MAX_WRAPPED: Final = 512
 """Bytes of a wrapped key: 32 of the encapsulated one, 16 of the tag, and the secret."""
+MAX_WRAPPED_TLS: Final = 3072
+"""The same for the private key of a TLS certificate: RSA-4096 has about 2,400 bytes."""
 
 
 def import_info(*, deployment: str, name: str, algorithm: str, identity: str) -> bytes:
@@ -57,6 +60,18 @@ def backup_info(*, deployment: str) -> bytes:
     return _joined(_BACKUP_LABEL, deployment)
 
 
+def tls_info(*, deployment: str, certificate: str) -> bytes:
+    """
+    Return the HPKE `info` for the private key of a TLS certificate.
+
+    *certificate* is the SHA-256 of its DER, in lower-case hex.
+
+    Raises:
+        ValueError: As `import_info`.
+    """
+    return _joined(_TLS_LABEL, deployment, certificate)
+
+
 def _joined(*parts: str) -> bytes:
     if any("\0" in part for part in parts):
         msg = "a name holds a zero byte"
@@ -75,9 +90,14 @@ def wrap(secret: bytes | bytearray, public_key: bytes, info: bytes) -> bytes:
     return _SUITE.encrypt(secret, recipient, info)
 
 
-def unwrap(wrapped: bytes, private_key: X25519PrivateKey, info: bytes) -> bytes:
+def unwrap(
+    wrapped: bytes,
+    private_key: X25519PrivateKey,
+    info: bytes,
+    limit: int = MAX_WRAPPED,
+) -> bytes:
     """
-    Decrypt what `wrap` made with the same *info*.
+    Decrypt what `wrap` made with the same *info*, at most *limit* bytes.
 
     HPKE gives the secret as `bytes`. The caller moves it into a buffer at once and
     wipes both, as far as the interpreter lets it.
@@ -85,7 +105,7 @@ def unwrap(wrapped: bytes, private_key: X25519PrivateKey, info: bytes) -> bytes:
     Raises:
         ValueError: It was not made for this key, or not with this *info*.
     """
-    if len(wrapped) > MAX_WRAPPED:
+    if len(wrapped) > limit:
         msg = "wrapped key is too long"
         raise ValueError(msg)
     try:

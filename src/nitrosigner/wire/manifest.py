@@ -78,6 +78,8 @@ class Operation(StrEnum):
     """Promises a builder's money for a slot (Gloas). No validator needs it."""
     SLASHING_HISTORY = "slashing_history"
     """Export, and import that only moves forward."""
+    MANAGE_TLS = "manage_tls"
+    """Have the listener serve an imported certificate, or the enclave's own again."""
 
 
 class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -16,7 +16,11 @@ MAX_STATEMENT: Final = 512
 
 
 class Statement(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="nitrosigner/1"
+    msgspec.Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    tag="nitrosigner/1",
 ):
     """All digests are SHA-256 in lower-case hex."""
 
@@ -28,6 +32,9 @@ class Statement(
     """Of the administrator's raw Ed25519 public key: its fingerprint."""
     tls: Digest
     """Of the DER server certificate that the TLS listener presents."""
+    tls_imported: bool = False
+    """Its key was made outside, so others may have it too, and may stand in between.
+    Left out where it is false: clients that are older refuse what they do not know."""
 
 
 _encoder = msgspec.json.Encoder(order="deterministic")

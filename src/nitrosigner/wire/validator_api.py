@@ -494,3 +494,5 @@ class Metrics(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Seconds since a duty's watermark was last made durable; -1 if none was since
     boot. The chain's head is unknown in here: compare with the slot's length."""
     kms_calls: int
+    certificate_not_after: int
+    """Unix seconds at which the server certificate ends."""

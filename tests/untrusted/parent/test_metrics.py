@@ -31,6 +31,7 @@ REPORT = Metrics(
     keys_enabled=15,
     watermark_age=1.5,
     kms_calls=1,
+    certificate_not_after=1_900_000_000,
 )
 STATE = ParentState(
     pid=1,
@@ -86,6 +87,7 @@ def test_every_counter_of_the_enclave_is_shown() -> None:
     assert found["nitrosigner_validator_keys_enabled"] == 15
     assert found["nitrosigner_watermark_age_seconds"] == 1.5
     assert found["nitrosigner_kms_calls_total"] == 1
+    assert found["nitrosigner_certificate_not_after_seconds"] == 1_900_000_000
     assert found["nitrosigner_enclave_report_age_seconds"] == 2
     assert found["nitrosigner_enclave_ready"] == 1
 

@@ -207,6 +207,7 @@ def test_each_request_gets_its_answer(started: Any) -> None:
                 keys_enabled=1,
                 watermark_age=0.5,
                 kms_calls=1,
+                certificate_not_after=1_900_000_000,
             )
             assert await peer.ask(ReportMetrics(counted)) == Done()
             assert world.reports.counted == [counted]

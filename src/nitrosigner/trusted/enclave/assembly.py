@@ -13,7 +13,6 @@ from typing import Final
 
 import ckzg
 
-from nitrosigner.trusted.enclave import server_certificate
 from nitrosigner.trusted.enclave.aws_endpoint import (
     AwsEndpoint,
     amazon_roots,
@@ -40,6 +39,7 @@ from nitrosigner.trusted.enclave.ports import World
 from nitrosigner.trusted.enclave.recipient import Recipient
 from nitrosigner.trusted.enclave.running import Running
 from nitrosigner.trusted.enclave.sealed_singles import StoredSingles
+from nitrosigner.trusted.enclave.tls_keeping import TlsKeeping
 from nitrosigner.trusted.enclave.validator_boot import (
     OpenedGuard,
     open_guard,
@@ -185,16 +185,15 @@ async def _deployment(
         )
 
         async def listen() -> Front:
-            tls = await server_certificate.open_identity(
-                singles=singles, accepted=in_force.accepted, clock=world.clock
-            )
             return await start_front(
                 world=world,
                 accepted=in_force.accepted,
                 payload=in_force.payload,
                 keyring=keyring,
                 services=services,
-                tls=tls,
+                tls=TlsKeeping(
+                    singles, machine.recipient, in_force.accepted, world.clock
+                ),
                 health_source=running,
                 validator_keys=validators,
             )

@@ -21,6 +21,7 @@ from nitrosigner.trusted.enclave.policy import Policy
 from nitrosigner.trusted.enclave.ports import World
 from nitrosigner.trusted.enclave.rate import SharedRate
 from nitrosigner.trusted.enclave.server_certificate import TlsIdentity
+from nitrosigner.trusted.enclave.tls_keeping import TlsKeeping
 from nitrosigner.trusted.enclave.validator_job import ValidatorJob
 from nitrosigner.verdicts import Code, Malformed, Refused, Undecided, Verdict
 from nitrosigner.wire import api
@@ -44,6 +45,7 @@ class Surroundings:
     policy: Policy
     audit: AuditTrail
     tls: TlsIdentity
+    tls_keeping: TlsKeeping
     health: HealthSource
     statement: bytes
     """`user_data` of our attestation documents."""

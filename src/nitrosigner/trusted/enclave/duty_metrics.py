@@ -59,6 +59,7 @@ class DutyMetrics:
         keys_loaded: int,
         keys_enabled: int,
         kms_calls: int,
+        certificate_not_after: int,
     ) -> validator_api.Metrics:
         """Return everything as it stands at *now*, on the monotonic clock."""
         return validator_api.Metrics(
@@ -75,4 +76,5 @@ class DutyMetrics:
             keys_enabled=keys_enabled,
             watermark_age=-1.0 if self._advanced is None else now - self._advanced,
             kms_calls=kms_calls,
+            certificate_not_after=certificate_not_after,
         )

@@ -7,11 +7,13 @@ leaves only after its event is durable.
 """
 
 import asyncio
-import hashlib
 import itertools
 import secrets
+import socket
+import ssl
 import traceback
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import PurePath
 from typing import Final, Protocol
@@ -27,7 +29,7 @@ from nitrosigner.trusted.enclave.http_messages import Request, Response, refusal
 from nitrosigner.trusted.enclave.http_protocol import Times
 from nitrosigner.trusted.enclave.identity import Caller, Identities
 from nitrosigner.trusted.enclave.keys_port import Keys
-from nitrosigner.trusted.enclave.listener import Listener
+from nitrosigner.trusted.enclave.listener import Listener, OnMade
 from nitrosigner.trusted.enclave.metrics_reporting import report_metrics
 from nitrosigner.trusted.enclave.policy import Policy
 from nitrosigner.trusted.enclave.ports import World
@@ -39,13 +41,13 @@ from nitrosigner.trusted.enclave.routing import (
     unknown_route,
 )
 from nitrosigner.trusted.enclave.server_certificate import TlsIdentity
-from nitrosigner.trusted.enclave.validator_job import ValidatorJob
+from nitrosigner.trusted.enclave.tls_keeping import TlsKeeping, statement_of
+from nitrosigner.trusted.enclave.validator_job import job_of
 from nitrosigner.trusted.enclave.validator_keys_port import ValidatorKeys
 from nitrosigner.verdicts import Code, Undecided, Verdict
-from nitrosigner.wire import statement
 from nitrosigner.wire.addresses import HTTPS_PORT
 from nitrosigner.wire.manifest import AcceptedManifest, Client
-from nitrosigner.wire.validator_api import HighWatermark, Metrics
+from nitrosigner.wire.validator_api import Metrics
 
 Answer = Callable[[Response], None]
 _WITH_BODY: Final = ("POST", "DELETE")
@@ -74,15 +76,50 @@ class Front:
     def __init__(
         self,
         around: Surroundings,
-        listener_of: Callable[["Front"], Listener],
+        identities: Identities,
+        listening: socket.socket,
+        times: Times,
         report: Callable[[Metrics], Awaitable[None]],
     ) -> None:
-        self.around: Final = around
+        self.around = around
+        """Of new connections; a connection keeps what it began with."""
         self.tasks: Final[set[asyncio.Future[Response]]] = set()
+        self._identities = identities
         self._report = report
         self._reporting: asyncio.Task[None] | None = None
         self._numbers = itertools.count(1)
-        self._listener = listener_of(self)
+        self._listener = Listener(
+            listening,
+            self._context(),
+            self._on_made(),
+            max_connections=around.accepted.manifest.limits.max_connections,
+            times=times,
+        )
+
+    def present(self, tls: TlsIdentity) -> None:
+        """Show another certificate to new connections, and end the others gently."""
+        self.around = replace(
+            self.around, tls=tls, statement=statement_of(self.around.accepted, tls)
+        )
+        self._listener.present(self._context(), self._on_made())
+
+    def _context(self) -> ssl.SSLContext:
+        return server_certificate.server_context(
+            self.around.tls, self._identities.certificates
+        )
+
+    def _on_made(self) -> OnMade:
+        # Bound to what the context presents: an attestation document must name the
+        # certificate of the very connection that it goes out over.
+        around = self.around
+
+        def on_made(transport: asyncio.Transport, too_many: bool) -> _Connection:
+            tls_object = transport.get_extra_info("ssl_object")
+            certificate = tls_object.getpeercert(binary_form=True)
+            caller = Caller(self._identities, certificate)
+            return _Connection(self, around, caller, too_many)
+
+        return on_made
 
     def next_request_id(self) -> str:
         """Return a name for a request: what the audit log and the answer call it."""
@@ -102,9 +139,13 @@ class Front:
         self._listener.start()
         job = self.around.validators
         if job is not None:
-            health = self.around.health
             self._reporting = asyncio.get_running_loop().create_task(
-                report_metrics(lambda: job.metrics(health.kms_calls), self._report),
+                report_metrics(
+                    lambda: job.metrics(
+                        self.around.health.kms_calls, self.around.tls.not_after
+                    ),
+                    self._report,
+                ),
                 name="metrics",
             )
 
@@ -134,7 +175,7 @@ async def start_front(
     payload: bytes,
     keyring: Keys,
     services: FrontServices,
-    tls: TlsIdentity,
+    tls: TlsKeeping,
     health_source: HealthSource,
     validator_keys: ValidatorKeys | None = None,
     times: Times | None = None,
@@ -148,17 +189,17 @@ async def start_front(
         payload: Its bytes, as they were signed.
         keyring: The keys.
         services: Where the audit trail and the counters go.
-        tls: What to present. Its key is wiped here.
+        tls: What to present, and what may come to be presented.
         health_source: What the boot and the core know of their health.
         validator_keys: If the manifest speaks of validators.
         times: How long a peer may take.
 
     Raises:
         Malformed: The manifest names a destination that is no address.
-        Undecided: The vsock's port cannot be listened on.
+        Refused: The sealed TLS record is not ours.
+        Undecided: The vsock's port cannot be listened on, or there is no TLS record.
     """
-    identities = Identities(accepted.manifest)
-    context = server_certificate.server_context(tls, identities.certificates)
+    identity = await tls.open()
     boot = secrets.token_hex(4)
     around = Surroundings(
         world=world,
@@ -170,22 +211,15 @@ async def start_front(
             services.append_audit,
             world.clock,
             boot,
-            busy=_idle if validator_keys is None else validator_keys.busy,
+            busy=(lambda: False) if validator_keys is None else validator_keys.busy,
         ),
-        tls=tls,
+        tls=identity,
+        tls_keeping=tls,
         health=health_source,
-        statement=statement.encode(
-            statement.Statement(
-                deployment=accepted.manifest.deployment,
-                manifest=accepted.digest,
-                manifest_version=accepted.manifest.version,
-                administrator=accepted.administrator,
-                tls=hashlib.sha256(tls.certificate).hexdigest(),
-            )
-        ),
+        statement=statement_of(accepted, identity),
         attestation_rate=SharedRate(world.clock),
         attesting=asyncio.Lock(),
-        validators=_validator_job(validator_keys, accepted, world),
+        validators=job_of(validator_keys, accepted, world.clock),
         boot=boot,
     )
     try:
@@ -197,49 +231,30 @@ async def start_front(
             "look for another process of the enclave that is still running",
         ) from None
 
-    def listener_of(front: Front) -> Listener:
-        def on_made(transport: asyncio.Transport, too_many: bool) -> _Connection:
-            tls_object = transport.get_extra_info("ssl_object")
-            certificate = tls_object.getpeercert(binary_form=True)
-            return _Connection(front, Caller(identities, certificate), too_many)
-
-        return Listener(
-            listening,
-            context,
-            on_made,
-            max_connections=accepted.manifest.limits.max_connections,
-            times=times or Times(),
-        )
-
-    front = Front(around, listener_of, services.report_metrics)
+    front = Front(
+        around,
+        Identities(accepted.manifest),
+        listening,
+        times or Times(),
+        services.report_metrics,
+    )
+    tls.present = front.present
+    if around.validators is not None:
+        around.validators.reloading.also = tls.refresh
     front.start()
     return front
-
-
-def _idle() -> bool:
-    return False
-
-
-def _validator_job(
-    keys: ValidatorKeys | None, accepted: AcceptedManifest, world: World
-) -> ValidatorJob | None:
-    told = accepted.manifest.validators
-    if keys is None or told is None:
-        return None
-    ceiling = HighWatermark(
-        epoch=None if told.ceiling_epoch is None else str(told.ceiling_epoch),
-        slot=None if told.ceiling_slot is None else str(told.ceiling_slot),
-    )
-    return ValidatorJob(keys, world.clock, ceiling)
 
 
 class _Connection:
     """What stands behind one connection."""
 
-    __slots__ = ("_caller", "_front", "_refused", "_too_many")
+    __slots__ = ("_around", "_caller", "_front", "_refused", "_too_many")
 
-    def __init__(self, front: Front, caller: Caller, too_many: bool) -> None:
+    def __init__(
+        self, front: Front, around: Surroundings, caller: Caller, too_many: bool
+    ) -> None:
         self._front = front
+        self._around = around
         self._caller = caller
         self._too_many = too_many
         self._refused: tuple[Verdict, Response] | None = None
@@ -253,7 +268,7 @@ class _Connection:
                 "close connections that are not used; ask again",
             )
         match = ROUTES.match(request.method, request.path)
-        if match.route.validators and self._front.around.validators is None:
+        if match.route.validators and self._around.validators is None:
             raise unknown_route()
         try:
             if match.route.public:
@@ -266,14 +281,14 @@ class _Connection:
         request.admitted = _Admitted(match, client)
         if request.method not in _WITH_BODY:
             return 0
-        return self._front.around.accepted.manifest.limits.max_request_bytes
+        return self._around.accepted.manifest.limits.max_request_bytes
 
     def refuse(self, verdict: Verdict) -> Response:
         """Say no to a head, or to bytes that were none."""
         if verdict.code == Code.UNAUTHENTICATED:
             facts = Facts(operation="authenticate")
             settle(facts, verdict)
-            self._front.around.audit.record_stranger("", facts)
+            self._around.audit.record_stranger("", facts)
         if self._refused is not None and self._refused[0] is verdict:
             return self._refused[1]
         if isinstance(verdict, NotThisMethod):
@@ -285,7 +300,7 @@ class _Connection:
         admitted: _Admitted = request.admitted
         match = admitted.match
         call = Call(
-            self._front.around,
+            self._around,
             request,
             admitted.client,
             match.identifier,
@@ -366,7 +381,7 @@ class _Connection:
             if call.finish is not None:
                 call.finish()
 
-        audit = self._front.around.audit
+        audit = self._around.audit
         for facts in call.facts[:-1]:
             audit.record(call.request_id, facts)
         audit.record(call.request_id, call.facts[-1], recorded)

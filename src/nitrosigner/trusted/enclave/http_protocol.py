@@ -179,6 +179,12 @@ class HttpProtocol(asyncio.Protocol):
             self._end(self._times.write)
             self._transport.close()
 
+    def retire(self) -> None:
+        """Close between two requests: now, or after what has begun to arrive."""
+        self._last = True
+        if self._reader.phase is Phase.BETWEEN and not self._queue:
+            self.close_when_idle()
+
     # --- our own --------------------------------------------------------------------
 
     def _phase_begun(self, phase: Phase) -> None:

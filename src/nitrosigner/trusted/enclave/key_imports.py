@@ -43,7 +43,12 @@ def unwrapped(
         return private_key(imported, algorithm.secret_size)
 
 
-def opened_wrap(wrapped: str, recipient: Recipient, info: bytes) -> SecretBytes:
+def opened_wrap(
+    wrapped: str,
+    recipient: Recipient,
+    info: bytes,
+    limit: int = import_wrapping.MAX_WRAPPED,
+) -> SecretBytes:
     """
     Return what a client wrapped to this boot's import key under *info*.
 
@@ -53,7 +58,9 @@ def opened_wrap(wrapped: str, recipient: Recipient, info: bytes) -> SecretBytes:
     try:
         imported = SecretBytes(
             take_bytes(
-                import_wrapping.unwrap(from_base64(wrapped), recipient.import_key, info)
+                import_wrapping.unwrap(
+                    from_base64(wrapped), recipient.import_key, info, limit
+                )
             )
         )
     except ValueError as error:
@@ -61,7 +68,7 @@ def opened_wrap(wrapped: str, recipient: Recipient, info: bytes) -> SecretBytes:
             raise
         raise Malformed(
             Code.MALFORMED_KEY,
-            "the key was not wrapped for this enclave, deployment, name and address",
+            "the key was not wrapped for this enclave, deployment and purpose",
             "the import key changes when the enclave restarts: fetch the attestation "
             "document again and wrap anew",
         ) from error

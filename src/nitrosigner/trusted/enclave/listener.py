@@ -62,6 +62,12 @@ class Listener:
             loop.create_task(self._sweep(), name="sweep"),
         ]
 
+    def present(self, context: ssl.SSLContext, on_made: OnMade) -> None:
+        """Shake hands so from now on; close each connection after its next answer."""
+        self._context, self._on_made = context, on_made
+        for protocol in list(self._protocols):
+            protocol.retire()
+
     def close(self) -> None:
         """Accept nobody more; close each connection after the answer under way."""
         for task in self._tasks:
@@ -106,11 +112,12 @@ class Listener:
         """Do the handshake and hand over to the protocol."""
         too_many = self.connections > self._max
         loop = asyncio.get_running_loop()
+        on_made = self._on_made
         try:
             await loop.connect_accepted_socket(
                 lambda: HttpProtocol(
                     lambda protocol, transport: self._made(
-                        protocol, transport, too_many
+                        protocol, on_made(transport, too_many)
                     ),
                     self._lost,
                     self._times,
@@ -126,11 +133,9 @@ class Listener:
             with contextlib.suppress(OSError):
                 connection.close()
 
-    def _made(
-        self, protocol: HttpProtocol, transport: asyncio.Transport, too_many: bool
-    ) -> Exchange:
+    def _made(self, protocol: HttpProtocol, exchange: Exchange) -> Exchange:
         self._protocols.add(protocol)
-        return self._on_made(transport, too_many)
+        return exchange
 
     def _lost(self, protocol: HttpProtocol) -> None:
         self._protocols.discard(protocol)

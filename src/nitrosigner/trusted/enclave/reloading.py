@@ -26,6 +26,8 @@ class Reloading:
         )
         self._finished: str | None = None
         self._error: str | None = None
+        self.also: Callable[[], Awaitable[None]] | None = None
+        """What else is taken over from the store."""
 
     @property
     def status(self) -> ReloadStatus:
@@ -55,6 +57,8 @@ class Reloading:
         self._state, error = "failed", "the signer failed"
         try:
             reloaded = await self._reload()
+            if self.also is not None:
+                await self.also()
         except Verdict as verdict:
             error = verdict.message
         else:

@@ -11,6 +11,7 @@ from nitrosigner.trusted.enclave.front import Front
 from nitrosigner.trusted.enclave.keyring import Keyring
 from nitrosigner.trusted.enclave.kms import Kms
 from nitrosigner.trusted.enclave.parent_services import ParentServices
+from nitrosigner.trusted.enclave.tls_keeping import objection
 from nitrosigner.trusted.enclave.validator_keys import Validators
 from nitrosigner.verdicts import Code, Refused, Undecided, Verdict
 from nitrosigner.wire import api
@@ -144,6 +145,9 @@ class Running:
             if rounds % REFRESH_EVERY == 0:
                 with contextlib.suppress(Verdict):
                     await self.keyring.refresh()
+                if self._front is not None:
+                    with contextlib.suppress(Verdict):
+                        await self._front.around.tls_keeping.refresh()
             if rounds % REPORT_EVERY == 0:
                 await self._boot.report(self._complaint())
             await asyncio.sleep(SETTLE_EVERY)
@@ -167,7 +171,22 @@ class Running:
                 "loaded",
                 "raise limits.max_keys in the manifest",
             )
-        return None if self.validators is None else _missing(self.validators)
+        missing = None if self.validators is None else _missing(self.validators)
+        return missing or self._objection()
+
+    def _objection(self) -> Verdict | None:
+        """Return what clients object to in an imported certificate."""
+        if self._front is None:
+            return None
+        around = self._front.around
+        sentence = objection(around.tls, around.world.clock.now())
+        if not sentence:
+            return None
+        return Refused(
+            Code.CERTIFICATE_UNTRUSTED,
+            sentence,
+            "nitrosigner tls import another one, or nitrosigner tls reset",
+        )
 
 
 def _missing(validators: Validators) -> Verdict | None:

@@ -21,6 +21,7 @@ from nitrosigner.trusted.signing.secret_bytes import SecretBytes
 CURRENT: Final = "current"
 _PLACES: Final[Mapping[str, tuple[str, str]]] = {
     "tls": ("tls", CURRENT),
+    "tls-imported": ("tls", "imported"),
     "state": ("state", CURRENT),
     "watermark-mac": ("state", "watermark-mac"),
 }
@@ -32,7 +33,8 @@ class Single(msgspec.Struct, frozen=True):
 
     version: int
     public: bytes
-    """Authenticated, not secret: for `tls` the DER certificate of the CA."""
+    """Authenticated, not secret: for `tls` the DER certificate of the CA, for
+    `tls-imported` the PEM chain, or nothing where the import was undone."""
     secret: SecretBytes
 
 

@@ -5,6 +5,8 @@ The authority's key is made here once and sealed under the vault key, so clients
 keep one PEM file across reboots (decision 0003). The leaf's key is made in memory at
 each boot, is never stored, and reaches OpenSSL through a memfd: a path that no disk and
 no other process has. The attestation document names the *leaf*.
+
+`imported_certificate` has the alternative: a leaf and a key that were made elsewhere.
 """
 
 import datetime as dt
@@ -17,14 +19,17 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from nitrosigner.trusted.enclave.memory import take_bytes
 from nitrosigner.trusted.enclave.ports import Clock
 from nitrosigner.trusted.enclave.sealed_singles import SealedSingles
 from nitrosigner.trusted.signing.secret_bytes import SecretBytes
 from nitrosigner.verdicts import Code, Refused, Undecided
 from nitrosigner.wire.manifest import AcceptedManifest
+
+ServerKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 
 AUTHORITY_DAYS: Final = 20 * 365
 LEAF_DAYS: Final = 365
@@ -33,9 +38,12 @@ _PURPOSE: Final = "tls"
 _WRITE_ATTEMPTS: Final = 3
 _BACKDATED: Final = dt.timedelta(days=1)
 """Clients whose clock is behind ours must still accept what we made just now."""
+# RSA for imported certificates; with a leaf of ours those are never chosen.
 _TLS_1_2_CIPHERS: Final = (
     "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:"
-    "ECDHE-ECDSA-CHACHA20-POLY1305"
+    "ECDHE-ECDSA-CHACHA20-POLY1305:"
+    "ECDHE-RSA-AES128-GCM-SHA256:ECDHE-RSA-AES256-GCM-SHA384:"
+    "ECDHE-RSA-CHACHA20-POLY1305"
 )
 
 
@@ -50,12 +58,18 @@ class TlsIdentity:
     key: SecretBytes
     """PEM of the leaf's private key. Wiped once OpenSSL has it."""
     not_after: int
-    """Unix seconds at which the leaf ends."""
+    """Unix seconds at which the leaf ends, or whoever issued it."""
+    intermediates: tuple[bytes, ...] = ()
+    """DER of whoever stands between the leaf and the authority, the leaf's issuer
+    first."""
+    imported: bool = False
+    trouble: str = ""
+    """What clients would object to in an imported one, in a sentence."""
 
     @property
     def authority_pem(self) -> bytes:
-        """The authority's certificate, as clients keep it."""
-        return _pem(self.authority)
+        """The authority's certificate as clients keep it, and the ones below it."""
+        return b"".join(map(_pem, (self.authority, *reversed(self.intermediates))))
 
 
 async def open_identity(
@@ -110,7 +124,7 @@ def new_authority(deployment: str, now: float) -> tuple[bytes, SecretBytes]:
         .add_extension(_key_usage(signs_certificates=True), critical=True)
         .sign(key, hashes.SHA256())
     )
-    return certificate.public_bytes(serialization.Encoding.DER), _private(
+    return certificate.public_bytes(serialization.Encoding.DER), private_bytes(
         key, serialization.Encoding.DER
     )
 
@@ -161,7 +175,7 @@ def issue(
     return TlsIdentity(
         certificate=certificate.public_bytes(serialization.Encoding.DER),
         authority=authority,
-        key=_private(key, serialization.Encoding.PEM),
+        key=private_bytes(key, serialization.Encoding.PEM),
         not_after=int(certificate.not_valid_after_utc.timestamp()),
     )
 
@@ -196,7 +210,8 @@ def server_context(
     try:
         with identity.key as key:
             size = os.write(descriptor, key.buffer)
-            size += os.write(descriptor, _pem(identity.certificate))
+            for shown in (identity.certificate, *identity.intermediates):
+                size += os.write(descriptor, _pem(shown))
             context.load_cert_chain(f"/proc/self/fd/{descriptor}")
             os.pwrite(descriptor, bytes(size), 0)
     finally:
@@ -245,13 +260,10 @@ def _general_name(name: str) -> x509.GeneralName:
         return x509.DNSName(name)
 
 
-def _private(
-    key: ec.EllipticCurvePrivateKey, encoding: serialization.Encoding
-) -> SecretBytes:
-    # The `bytes` that pyca returns cannot be wiped; it is short-lived, and the only
-    # copy that we keep is wiped by its owner.
+def private_bytes(key: ServerKey, encoding: serialization.Encoding) -> SecretBytes:
+    """Return *key* as PKCS #8. Whoever asked wipes it."""
     return SecretBytes(
-        bytearray(
+        take_bytes(
             key.private_bytes(
                 encoding,
                 serialization.PrivateFormat.PKCS8,

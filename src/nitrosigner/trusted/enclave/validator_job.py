@@ -12,6 +12,7 @@ from nitrosigner.trusted.enclave.ports import Clock
 from nitrosigner.trusted.enclave.reloading import Reloading
 from nitrosigner.trusted.enclave.validator_keys_port import ValidatorKeys
 from nitrosigner.wire import validator_api
+from nitrosigner.wire.manifest import AcceptedManifest
 
 
 class ValidatorJob:
@@ -31,7 +32,9 @@ class ValidatorJob:
         self.counted: Final = DutyMetrics()
         self.reloading: Final = Reloading(keys.reload, clock)
 
-    def metrics(self, kms_calls: int) -> validator_api.Metrics:
+    def metrics(
+        self, kms_calls: int, certificate_not_after: int
+    ) -> validator_api.Metrics:
         """Return the counters as they stand."""
         facts = self.keys.facts
         return self.counted.snapshot(
@@ -41,4 +44,19 @@ class ValidatorJob:
             keys_loaded=facts.loaded,
             keys_enabled=facts.enabled,
             kms_calls=kms_calls,
+            certificate_not_after=certificate_not_after,
         )
+
+
+def job_of(
+    keys: ValidatorKeys | None, accepted: AcceptedManifest, clock: Clock
+) -> ValidatorJob | None:
+    """Return the job, if the manifest speaks of validators."""
+    told = accepted.manifest.validators
+    if keys is None or told is None:
+        return None
+    ceiling = validator_api.HighWatermark(
+        epoch=None if told.ceiling_epoch is None else str(told.ceiling_epoch),
+        slot=None if told.ceiling_slot is None else str(told.ceiling_slot),
+    )
+    return ValidatorJob(keys, clock, ceiling)

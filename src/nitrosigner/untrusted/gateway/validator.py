@@ -84,7 +84,11 @@ class Validator:
         authority = attested_authority(self.client, proof)
         leaf = x509.load_der_x509_certificate(proof.certificate_der)
         return {
-            "made_by": "the enclave: no TLS key was made or stored by this function",
+            "made_by": (
+                "an operator, who imported it: others may have its key"
+                if proof.statement.tls_imported
+                else "the enclave: no TLS key was made or stored by this function"
+            ),
             "attested": True,
             "emulated": proof.emulated,
             "pcr0": proof.attestation.pcrs[0].hex(),

@@ -88,6 +88,11 @@ def _enclave(page: Page, metrics: Metrics, age: float) -> None:
     page.counter(
         "kms_calls_total", "Calls of KMS since the enclave's boot.", metrics.kms_calls
     )
+    page.gauge(
+        "certificate_not_after_seconds",
+        "When the enclave's server certificate ends, in Unix seconds.",
+        metrics.certificate_not_after,
+    )
 
 
 def _parent(page: Page, state: ParentState, times: ServiceTimes) -> None:

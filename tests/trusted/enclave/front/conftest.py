@@ -26,14 +26,18 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.x509.oid import NameOID
 from eth_account import Account
 
-from nitrosigner.trusted.enclave import server_certificate
 from nitrosigner.trusted.enclave.front import Front, start_front
 from nitrosigner.trusted.enclave.http_protocol import Times
 from nitrosigner.trusted.enclave.permit import Permit
 from nitrosigner.trusted.enclave.ports import World
+from nitrosigner.trusted.enclave.recipient import Recipient
+from nitrosigner.trusted.enclave.sealed_singles import Single
+from nitrosigner.trusted.enclave.tls_keeping import TlsKeeping
 from nitrosigner.trusted.signing.algorithms import Signature
 from nitrosigner.trusted.signing.secp256k1 import Secp256k1
 from nitrosigner.trusted.signing.secret_bytes import SecretBytes
@@ -54,6 +58,10 @@ TOKENS = {
     name: f"token-of-{name}-{hashlib.sha256(name.encode()).hexdigest()}"
     for name in ("default", "reader", "limited", "digest", "narrow")
 }
+
+
+_KMS_KEY = generate_private_key(public_exponent=65537, key_size=2048)
+IMPORT_KEY = X25519PrivateKey.generate()
 
 
 def address_of(name: str) -> str:
@@ -179,7 +187,7 @@ class FakeKeys:
 
     @property
     def import_public_key(self) -> bytes:
-        return bytes(range(32))
+        return IMPORT_KEY.public_key().public_bytes_raw()
 
 
 class FakeServices:
@@ -211,6 +219,41 @@ class FakeServices:
     @property
     def events(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.lines]
+
+
+class FakeSingles:
+    """Sealed records in memory. They can be away, altered, or lose an answer."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, tuple[int, bytes, bytes]] = {}
+        self.failure: BaseException | None = None
+        self.fail_after_writing = False
+        self.handed_out: list[SecretBytes] = []
+
+    async def read(self, purpose: str) -> Single | None:
+        await asyncio.sleep(0)
+        if self.failure is not None and not self.fail_after_writing:
+            raise self.failure
+        if purpose not in self.records:
+            return None
+        version, public, secret = self.records[purpose]
+        buffer = SecretBytes(bytearray(secret))
+        self.handed_out.append(buffer)
+        return Single(version, public, buffer)
+
+    async def write(
+        self, purpose: str, *, expected: int, public: bytes, secret: SecretBytes
+    ) -> int:
+        await asyncio.sleep(0)
+        if self.failure is not None and not self.fail_after_writing:
+            raise self.failure
+        self.handed_out.append(secret)
+        if self.records.get(purpose, (0,))[0] != expected:
+            raise Refused(Code.VERSION_CONFLICT, "somebody was first")
+        self.records[purpose] = (expected + 1, public, bytes(secret.buffer))
+        if self.failure is not None:
+            raise self.failure
+        return expected + 1
 
 
 class FakeNsm:
@@ -340,11 +383,14 @@ class RunningFront:
         self.vsock = FakeVsock()
         self.clock = FakeClock()
         self.health = FakeHealth()
+        self.singles = FakeSingles()
+        self.recipient = Recipient(self.nsm, self.clock, _KMS_KEY, IMPORT_KEY)
         self.incidents: list[dict[str, Any]] = []
         # What the folder `validators` adds.
         self.validators: Any = None
         self.told_of_validators: Any = None
         self.more_clients: list[manifest.Client] = []
+        self.tls_names = ["localhost", "127.0.0.1"]
         self.pairs = {
             name: make_certificate(name)
             for name in ("default", "reader", "stranger", "expired-client")
@@ -437,6 +483,7 @@ class RunningFront:
                 ),
                 *self.more_clients,
             ],
+            tls_names=self.tls_names,
             limits=self.limits,
             validators=self.told_of_validators,
         )
@@ -448,13 +495,6 @@ class RunningFront:
             digest=hashlib.sha256(payload).hexdigest(),
             administrator="ab" * 32,
         )
-        certificate, secret = server_certificate.new_authority("test", time.time())
-        self.authority = certificate
-        with secret:
-            tls = server_certificate.issue(
-                certificate, secret, ["localhost", "127.0.0.1"], time.time()
-            )
-        self.leaf = tls.certificate
         self.payload = payload
         self.front = await start_front(
             world=World(nsm=self.nsm, vsock=self.vsock, clock=self.clock),
@@ -462,14 +502,24 @@ class RunningFront:
             payload=payload,
             keyring=self.keys,
             services=self.services,
-            tls=tls,
+            tls=TlsKeeping(self.singles, self.recipient, accepted, self.clock),
             health_source=self.health,
             validator_keys=self.validators,
             times=self.times,
         )
         self.port = self.vsock.port
         self.ca = self.folder / "ca.pem"
-        self.ca.write_text(ssl.DER_cert_to_PEM_cert(self.authority))
+        self.ca.write_bytes(self.front.around.tls.authority_pem)
+
+    @property
+    def authority(self) -> bytes:
+        assert self.front is not None
+        return self.front.around.tls.authority
+
+    @property
+    def leaf(self) -> bytes:
+        assert self.front is not None
+        return self.front.around.tls.certificate
 
     # --- clients --------------------------------------------------------------------
 
@@ -621,6 +671,16 @@ def start(tmp_path: Path) -> Iterator[Callable[..., RunningFront]]:
 
     with ExitStack() as stack:
         yield lambda prepare: stack.enter_context(running_front(tmp_path, prepare))
+
+
+@pytest.fixture
+def patient_front(start: Callable[..., RunningFront]) -> RunningFront:
+    """With the times that it has in service: for clients that take theirs."""
+
+    def prepare(running: RunningFront) -> None:
+        running.times = Times()
+
+    return start(prepare)
 
 
 TRANSACTION = {

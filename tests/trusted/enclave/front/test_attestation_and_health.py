@@ -21,7 +21,7 @@ def test_the_document_binds_nonce_certificate_manifest_and_import_key(
     status, answer = front.ask("GET", ATTEST + nonce.hex(), certificate=None)
     assert status == 200
     public_key, user_data, seen = json.loads(base64.b64decode(answer["document"]))
-    assert bytes.fromhex(public_key) == bytes(range(32))
+    assert bytes.fromhex(public_key) == front.keys.import_public_key
     assert seen == nonce.hex()
     said = statement.decode(user_data.encode())
     with front.connect(None) as connection:

@@ -121,6 +121,9 @@ PRIVATE = [
     ("GET", "/api/v1/eth1/publicKeys"),
     ("POST", "/api/v1/eth1/sign/hot"),
     ("GET", "/api/v1/manifest"),
+    ("GET", "/api/v1/tls"),
+    ("POST", "/api/v1/tls/import"),
+    ("POST", "/api/v1/tls/reset"),
     ("POST", "/"),
 ]
 

@@ -103,6 +103,13 @@ def test_each_body_has_the_fields_that_the_code_has(struct: Any) -> None:
     assert (schema.get("additionalProperties") is False) == forbids
 
 
+def imported(front: Any, pki: Any) -> dict[str, str]:
+    company = pki.Company()
+    key = front.keys.import_public_key
+    made: dict[str, str] = pki.request(company, company.server(), key)
+    return made
+
+
 RPC = {"jsonrpc": "2.0", "id": 1, "method": "eth_accounts", "params": []}
 CASES: list[tuple[str, str, Any, int, dict[str, Any]]] = [
     ("GET", KEYS, None, 200, {}),
@@ -156,6 +163,11 @@ CASES: list[tuple[str, str, Any, int, dict[str, Any]]] = [
     ("GET", "/api/v1/attestation?nonce=0", None, 400, {}),
     ("GET", "/api/v1/ca", None, 200, {}),
     ("GET", "/api/v1/manifest", None, 200, {}),
+    ("GET", "/api/v1/tls", None, 200, {}),
+    ("POST", "/api/v1/tls/import", imported, 200, {}),
+    ("POST", "/api/v1/tls/import", {"certificates": "", "wrapped_key": ""}, 400, {}),
+    ("POST", "/api/v1/tls/reset", None, 200, {}),
+    ("POST", "/api/v1/tls/reset", None, 403, {"certificate": "reader"}),
     ("GET", "/upcheck", None, 200, {}),
     ("GET", "/healthcheck", None, 200, {}),
     ("POST", "/", RPC, 200, {}),
@@ -198,8 +210,13 @@ def ask(front: Any, case: Any) -> None:
 @pytest.mark.parametrize(
     "case", CASES, ids=[f"{each[0]} {each[1]} {each[3]}" for each in CASES]
 )
-def test_a_running_front_answers_what_it_says(front: Any, case: Any) -> None:
-    ask(front, case)
+def test_a_running_front_answers_what_it_says(
+    front: Any, case: Any, company_pki: Any
+) -> None:
+    method, path, body, status, options = case
+    if callable(body):
+        body = body(front, company_pki)
+    ask(front, (method, path, body, status, options))
 
 
 def test_every_route_is_asked_above() -> None:

@@ -190,7 +190,10 @@ def test_the_web_pki_verifier_of_rust_accepts_it(name: Any) -> None:
 
 
 @pytest.mark.parametrize("tool", ["openssl", "node", "java"])
-def test_other_programs_accept_it(front: Any, tmp_path: Path, tool: Any) -> None:
+def test_other_programs_accept_it(
+    patient_front: Any, tmp_path: Path, tool: Any
+) -> None:
+    front = patient_front
     program = shutil.which(tool)
     if program is None:
         pytest.skip(f"{tool} is not installed")

@@ -45,7 +45,11 @@ async def attestation(call: Call) -> Response:
 
 
 def authority(call: Call) -> Response:
-    """GET ca: what to trust, once the attestation document has been checked."""
+    """
+    GET ca: what to trust, once the attestation document has been checked.
+
+    The root comes first; those between it and the server's follow, downwards.
+    """
     return Response(200, call.around.tls.authority_pem, content_type=PEM)
 
 

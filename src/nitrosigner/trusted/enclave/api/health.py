@@ -16,6 +16,7 @@ from nitrosigner.trusted.enclave.http_messages import (
     encode_json,
 )
 from nitrosigner.trusted.enclave.routing import Route
+from nitrosigner.trusted.enclave.tls_keeping import objection
 from nitrosigner.wire import api
 
 READY: Final = "ready"
@@ -35,15 +36,21 @@ def healthcheck(call: Call) -> Response:
     """GET healthcheck."""
     around = call.around
     health = around.health
-    left = around.tls.not_after - around.world.clock.now()
+    tls = around.tls
+    now = around.world.clock.now()
+    left = tls.not_after - now
     checks = {
         **health.checks,
         "audit": around.audit.healthy,
-        "certificate": left > CERTIFICATE_WARNING,
+        "certificate": tls.imported or left > CERTIFICATE_WARNING,
     }
+    if tls.imported or tls.trouble:
+        # Another check, and it never takes us out of service: a restart, which makes
+        # a certificate of ours anew, would not mend it.
+        checks["imported_certificate"] = not objection(tls, now)
     state = health.state
     failed = [name for name in _NEEDED if not checks.get(name, True)]
-    if state == READY and left <= 0:
+    if state == READY and left <= 0 and not tls.imported:
         failed.append("certificate")
     if state == READY and failed:
         state = f"{failed[0]}_unavailable"

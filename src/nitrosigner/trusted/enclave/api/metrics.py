@@ -12,7 +12,8 @@ from nitrosigner.wire.api import PREFIX
 
 def metrics(call: Call) -> Response:
     """GET metrics."""
-    return ok(call.job.metrics(call.around.health.kms_calls))
+    around = call.around
+    return ok(call.job.metrics(around.health.kms_calls, around.tls.not_after))
 
 
 ROUTES: Final = (Route("GET", f"{PREFIX}/metrics", metrics, validators=True),)
