@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from nitrosigner.untrusted.parent.byte_relay import Pair, Pipe
 from nitrosigner.untrusted.parent.tcp_relay import RelayLimits, TcpRelay
 from nitrosigner.verdicts import Undecided
 
@@ -78,6 +79,39 @@ async def hang_up() -> None:
         writer.close()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
+
+
+def test_nothing_is_read_before_a_counterpart_is_there() -> None:
+    """Also where asyncio begins to read behind `connection_made`, as Debian 12's does."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        with theirs:
+            ours.setblocking(False)
+            theirs.sendall(b"early")
+            pipe = Pipe()
+            made = loop.create_task(loop.create_connection(lambda: pipe, sock=ours))
+            while pipe.transport is None:
+                await asyncio.sleep(0)
+            # What _SelectorTransport._add_reader of Python 3.11.2 does.
+            loop._add_reader(ours.fileno(), pipe.transport._read_ready)  # type: ignore[attr-defined]
+            await made
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert pipe.moved == 0
+            other = Pipe()
+            a, b = socket.socketpair()
+            with b:
+                await loop.create_connection(lambda: other, sock=a)
+                Pair(pipe, other, lambda _: None)
+                b.setblocking(False)
+                assert await loop.sock_recv(b, 5) == b"early"
+                pipe.transport.close()
+                other.transport.close()  # type: ignore[union-attr] # just connected
+                await asyncio.sleep(0)
+
+    asyncio.run(main())
 
 
 def test_what_goes_in_comes_out(started: Any, wait_for: Any) -> None:
