@@ -2,23 +2,29 @@
 # make test-clients: a real EVM node (anvil), web3.py, viem and ethers against the local stack, and our stores
 # against a DynamoDB (dynalite), alone and in a played deployment of two signers that are killed under load.
 # A beacon node with its validator client (Lodestar) lives on our signatures.
-# Installs what it needs below this folder, from the committed lock files; skips nothing.
+# Installs what it needs: npm packages below this folder, from the committed lock files; Debian's if they are
+# missing. Skips nothing.
 set -euo pipefail
 cd "$(dirname "$0")"
-command -v node >/dev/null && command -v npm >/dev/null || {
-    echo "make test-clients needs Node.js 20 and npm: apt-get install nodejs npm" >&2
-    exit 2
-}
+. ../packages.sh
+nodejs "make test-clients"
 if [ ! -x node_modules/@foundry-rs/anvil-linux-amd64/bin/anvil ] || [ package-lock.json -nt node_modules/.package-lock.json ]; then
     npm ci --no-audit --no-fund --loglevel=error
 fi
-if [ ! -x lodestar/node_modules/.bin/lodestar ] || [ lodestar/package-lock.json -nt lodestar/node_modules/.package-lock.json ]; then
-    # Only these two need their native half; whatever else wants to run code is not let.
+if [ ! -f lodestar/node_modules/.built ] || [ lodestar/package-lock.json -nt lodestar/node_modules/.built ]; then
+    # Two of Lodestar's packages have native halves, built here: with a compiler, and with the headers that Node.js
+    # brings along or Debian keeps apart. (Without them node-gyp would download some.)
+    packages "make test-clients" g++ make python3
+    prefix=$(dirname "$(dirname "$(readlink -f "$(command -v node)")")")
+    if [ ! -f "$prefix/include/node/node.h" ]; then
+        packages "make test-clients" libnode-dev
+    fi
     (
         cd lodestar
+        # Whatever else wants to run code at installation is not let.
         npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
-        if [ -f /usr/include/node/node.h ]; then export npm_config_nodedir=/usr; fi
-        npm rebuild snappy bcrypto --loglevel=error
+        npm_config_nodedir=$prefix npm rebuild snappy bcrypto --loglevel=error
+        touch node_modules/.built
     )
 fi
 cd ../..
