@@ -35,7 +35,9 @@ from nitrosigner.emulator.running_stack import RunningStack
 
 HERE = Path(__file__).parent
 VALIDATORS = 16
-SLOT_SECONDS = 2
+SLOT_SECONDS = 3
+_LEADS = (24, 60, 120)
+"""Seconds from a node's start to its genesis: the first, and on a busy machine more."""
 _FEE_RECIPIENT = "0x" + "11" * 20
 _FORKS = (
     *("--params.SECONDS_PER_SLOT", str(SLOT_SECONDS)),
@@ -52,10 +54,16 @@ def free_port() -> int:
         return port
 
 
-def until(condition: Callable[[], object], what: str, seconds: float) -> None:
+def until(
+    condition: Callable[[], object],
+    what: str,
+    seconds: float,
+    story: Callable[[], str] = lambda: "",
+) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {seconds:.0f} s: {what}\n{story()}", False)
         time.sleep(0.2)
 
 
@@ -101,8 +109,11 @@ class Process:
             try:
                 self._process.wait(3)
             except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+                self.kill()
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
 
 
 class BeaconNode(Process):
@@ -282,7 +293,9 @@ class Setting(NamedTuple):
     clients: list[ValidatorClient]
 
     def audit(self) -> list[dict[str, Any]]:
-        lines = (self.stack.folder.parent / "audit.jsonl").read_text().splitlines()
+        text = (self.stack.folder.parent / "audit.jsonl").read_text()
+        # The last line may be half written yet.
+        lines = text[: text.rfind("\n") + 1].splitlines()
         return [event for event in map(json.loads, lines) if event.get("duty")]
 
 
@@ -305,6 +318,28 @@ def start_client(setting: Setting) -> Callable[..., ValidatorClient]:
     return start
 
 
+def start_nodes(folder: Path, started: list[Process]) -> list[BeaconNode]:
+    """
+    Return two nodes well before their genesis.
+
+    One that is behind by an epoch waits for peers, which it will never have, and its
+    clients wait with it: there must be time left for them to start, too.
+    """
+    for lead in _LEADS:
+        genesis = int(time.time()) + lead
+        nodes = [
+            BeaconNode(folder / f"node-{name}-{lead}", genesis) for name in ("a", "b")
+        ]
+        started += nodes
+        for node in nodes:
+            until(lambda: node.get("/eth/v1/beacon/genesis"), "a node answers", 120)  # noqa: B023 - within this turn
+        if genesis - time.time() > lead / 3:
+            return nodes
+        for node in nodes:
+            node.kill()
+    pytest.fail(f"this machine starts no node in {_LEADS[-1] * 2 // 3} s")
+
+
 @pytest.fixture
 def setting(tmp_path: Path) -> Iterator[Setting]:
     """Two beacon nodes on one genesis that do not know each other, and our signer."""
@@ -317,14 +352,7 @@ def setting(tmp_path: Path) -> Iterator[Setting]:
     witness = Witness(stack.ready.plain_http)
     try:
         keys = import_interop_keys(stack)
-        genesis = int(time.time()) + 22
-        nodes = []
-        for name in ("node-a", "node-b"):
-            node = BeaconNode(tmp_path / name, genesis)
-            started.append(node)
-            nodes.append(node)
-        for node in nodes:
-            until(lambda: node.get("/eth/v1/beacon/genesis"), "a node answers", 60)  # noqa: B023 - within this turn
+        nodes = start_nodes(tmp_path, started)
         yield Setting(stack, keys, tmp_path, witness, nodes, clients)
     finally:
         for process in (*clients, *started):
