@@ -72,8 +72,10 @@ def children(pid: int) -> Iterator[int]:
 
 
 def tree_cpu(pids: Mapping[str, int]) -> dict[str, float]:
-    """Return processor seconds by name, the children of each included."""
+    """Return processor seconds by name, with the children that have no name."""
+    named = set(pids.values())
     return {
-        name: cpu_seconds(pid) + sum(cpu_seconds(child) for child in children(pid))
+        name: cpu_seconds(pid)
+        + sum(cpu_seconds(child) for child in children(pid) if child not in named)
         for name, pid in pids.items()
     }

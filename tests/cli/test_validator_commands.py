@@ -759,7 +759,7 @@ def test_the_references_events_are_answered_here_too(
     code, tls = ask("set_tls_key")
     assert (code, tls["attested"], tls["emulated"]) == (0, True, True)
     code, started = ask("start")
-    assert (code, started["error"]["code"]) == (3, "not_allowed")
+    assert (code, started["error"]["code"]) == (4, "local_stack")
     assert "nitrosigner up" in started["error"]["hint"]
     assert ask("nonsense")[0] == 2
 

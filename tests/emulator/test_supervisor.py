@@ -12,13 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from nitrosigner.emulator.supervisor import (
-    MAX_LOG,
-    BoundedLog,
-    Death,
-    Program,
-    Supervisor,
-)
+from nitrosigner.emulator.bounded_log import MAX_LOG, BoundedLog
+from nitrosigner.emulator.supervisor import Death, Program, Supervisor
 
 
 def program(tmp_path: Path, name: str, source: str) -> Program:
@@ -212,3 +207,48 @@ def test_a_program_that_cannot_be_started_is_tried_again(tmp_path: Path) -> None
 
     asyncio.run(scene())
     assert all(death.status != 0 for death in told)
+
+
+PRINTING = """
+import os, subprocess, sys
+from pathlib import Path
+from nitrosigner.emulator.bounded_log import printed_into
+
+with printed_into(Path(sys.argv[1])):
+    print("from us", flush=True)
+    subprocess.run(["/bin/echo", "from a child"])
+    os.write(2, b"x" * (3 << 20))
+    print("the last words")
+print("not in the log")
+"""
+
+
+def test_what_a_program_and_its_children_print_goes_into_its_own_log(
+    tmp_path: Path,
+) -> None:
+    log = tmp_path / "logs" / "own.log"
+    done = subprocess.run(
+        [sys.executable, "-c", PRINTING, str(log)],
+        capture_output=True,
+        timeout=30,
+        check=True,
+    )
+    assert done.stdout == b""
+    assert log.stat().st_size <= MAX_LOG
+    assert log.read_text().endswith("the last words\n")
+
+
+def test_a_programs_own_log_holds_what_it_said(tmp_path: Path) -> None:
+    log = tmp_path / "own.log"
+    source = PRINTING.replace("3 << 20", "3")
+    subprocess.run([sys.executable, "-c", source, str(log)], timeout=30, check=True)
+    assert log.read_text().split() == [
+        "from",
+        "us",
+        "from",
+        "a",
+        "child",
+        "xxxthe",
+        "last",
+        "words",
+    ]

@@ -115,13 +115,13 @@ def _wallet(connection: Connection, key_name: str) -> "Wallet":
 
 
 def _validator(connection: Connection) -> "Validator":
-    from nitrosigner.untrusted.gateway.instance_control import NotHere
+    from nitrosigner.cli.local_control import LocalWatchdog
     from nitrosigner.untrusted.gateway.validator import Validator
 
     stack = _stack(connection)
-    control = NotHere(
-        f"a local stack starts with: nitrosigner up --data {stack.folder}; it stops "
-        "when that command is interrupted"
+    control = LocalWatchdog(
+        stack.folder / stack.described.control,
+        f"is the stack running? start it with: nitrosigner up --data {stack.folder}",
     )
     return Validator(
         _configuration(stack), connection.client(), control=lambda: control

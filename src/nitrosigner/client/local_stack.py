@@ -29,6 +29,7 @@ class _Stack(msgspec.Struct, frozen=True):
     clients: dict[str, _Client]
     pid: int = 0
     pids: dict[str, int] = {}
+    control: str = ""
     kms_url: str = ""
     kms_ca: str = ""
     kms_key_arn: str = ""

@@ -50,7 +50,6 @@ from nitrosigner.untrusted.parent.configuration import (
     Listen,
     UnixMode,
 )
-from nitrosigner.untrusted.parent.enclave_program import PID, ProgramEnclave
 from nitrosigner.untrusted.parent.event_log import EventLog
 from nitrosigner.untrusted.parent.parent import open_store
 from nitrosigner.untrusted.parent.watchdog_configuration import (
@@ -64,7 +63,6 @@ from nitrosigner.wire.manifest_validators import Validators
 from nitrosigner.wire.services import Stored
 
 START_DEADLINE: Final = 60.0
-_TETHER: Final = Path(__file__).with_name("tether.py")
 _Result = TypeVar("_Result")
 
 
@@ -145,14 +143,11 @@ class Instance:
         )
 
     def _watchdog(self) -> WatchdogConfiguration:
-        enclave = stack_programs.hypervisor(self.places)
-        # It must not outlive a watchdog that was killed: the next one starts its own.
-        tether = (sys.executable, "-I", "-S", str(_TETHER), PID)
+        enclave = stack_programs.hypervisor(
+            self.places, self.disk.logs / stack_programs.HYPERVISOR_LOG
+        )
         return WatchdogConfiguration(
-            enclave=ProgramEnclave(
-                command=[*tether, *enclave.command],
-                environment=dict(enclave.environment),
-            ),
+            enclave=stack_programs.tethered_enclave(enclave),
             probe=Probe(
                 port=self.places.port,
                 every_seconds=0.5,

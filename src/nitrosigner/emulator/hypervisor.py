@@ -2,7 +2,7 @@
 Plays the Nitro hypervisor: measures a source tree, runs it, and vouches for it.
 
     python -m nitrosigner.emulator.hypervisor --data DIR --run RUN
-        [--tree PATH] [--role-arn ARN] [--debug]
+        [--tree PATH] [--role-arn ARN] [--debug] [--log FILE]
 
 What ships of the tree is first gathered into a private folder; that copy is what is
 measured and what runs, so nothing can change in between. The enclave process can
@@ -31,6 +31,7 @@ from types import FrameType
 from typing import Final, Self, final
 
 from nitrosigner.emulator import nsm_socket
+from nitrosigner.emulator.bounded_log import printed_into
 from nitrosigner.emulator.data_folder import DataFolder
 from nitrosigner.emulator.nitro_pki import NitroPki
 from nitrosigner.emulator.nsm import EmulatedNsm, initial_pcrs
@@ -156,7 +157,14 @@ def main() -> None:
     parser.add_argument("--tree", type=Path, default=contents.source_root())
     parser.add_argument("--role-arn")
     parser.add_argument("--debug", action="store_true")
+    parser.add_argument("--log", type=Path, help="where to print, within bounds")
     options = parser.parse_args()
+    with printed_into(options.log):
+        status = _one_enclave(options)
+    sys.exit(status if status >= 0 else 128 - status)
+
+
+def _one_enclave(options: argparse.Namespace) -> int:
     run: Path = options.run.resolve()
     folder = run / f"{_IMAGE_PREFIX}{os.getpid()}"
     _remove_left_behind(run)
@@ -166,13 +174,12 @@ def main() -> None:
         )
         image = gather_image(options.tree.resolve(), folder)
         nsm = measured_nsm(pki, image, role_arn=options.role_arn, debug=options.debug)
-        status = _run(image, nsm, run)
+        return _run(image, nsm, run)
     except (Verdict, OSError, ValueError) as error:
         print(f"hypervisor: error: {error}", file=sys.stderr)  # noqa: T201  # its log
-        status = 1
+        return 1
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    sys.exit(status if status >= 0 else 128 - status)
 
 
 def _run(image: Image, nsm: EmulatedNsm, run: Path) -> int:

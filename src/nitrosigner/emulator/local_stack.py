@@ -43,6 +43,7 @@ from nitrosigner.emulator.nitro_pki import NitroPki
 from nitrosigner.emulator.run_folder import run_folder
 from nitrosigner.emulator.stack_programs import Machine, Places
 from nitrosigner.emulator.supervisor import Death, Supervisor
+from nitrosigner.emulator.watched_enclave import WatchedEnclave
 from nitrosigner.verdicts import Code, Undecided, Verdict
 from nitrosigner.wire.manifest import AcceptedManifest, Aws
 from nitrosigner.wire.manifest_validators import Validators
@@ -51,6 +52,8 @@ READY_DEADLINE: Final = 60.0
 """Seconds for the whole start. A first run takes about three on an idle machine."""
 MACHINE_DEADLINE: Final = 180.0
 """The same with a virtual machine, under software emulation, on a busy machine."""
+HYPERVISOR: Final = "hypervisor"
+"""What the enclave's process is called among the process ids."""
 MANY_DEATHS: Final = 4
 """A program that died so often before the stack was ever ready will not recover."""
 _POLL: Final = 0.05
@@ -79,6 +82,9 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
     clients: dict[str, ClientEntry]
     pid: int
     pids: dict[str, int]
+    """By program; `hypervisor`, which the watchdog runs, only while it is there."""
+    control: str = ""
+    """The watchdog's socket, where the enclave is told to start and stop."""
     emulated: bool = True
     data: str
     run: str
@@ -214,7 +220,9 @@ class _Stack:
         self._announce = announce
         self._folder = folder
         self._run_path = run_path
-        self._supervisor = Supervisor(self._died, self._started)
+        self._supervisor = Supervisor(self._died, self._noticed)
+        self._enclave: WatchedEnclave | None = None
+        self._following: asyncio.Task[None] | None = None
         self._ready: Ready | None = None
         self._allowed = READY_DEADLINE
         self._deadline = 0.0
@@ -222,6 +230,9 @@ class _Stack:
 
     async def stop(self) -> None:
         await self._supervisor.stop_all()
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.wait({self._following})
         self._write_pids()
 
     async def live(self) -> None:
@@ -268,14 +279,8 @@ class _Stack:
 
         self._announce.progress("starting the parent and the enclave")
         self._supervisor.start(stack_programs.parent(places))
-        self._supervisor.start(
-            stack_programs.hypervisor(places)
-            if machine is None
-            else stack_programs.virtual_machine(places, machine)
-        )
-        await self._until(
-            "the enclave", "hypervisor", self._answers(port, pcr0, anchor)
-        )
+        self._watch_enclave(places)
+        await self._until("the enclave", HYPERVISOR, self._answers(port, pcr0, anchor))
         plain_http = await self._open_plain_http(places, identities)
         validators = accepted.manifest.validators
         self._ready = Ready(
@@ -290,7 +295,8 @@ class _Stack:
                 for name, files in identities.clients.items()
             },
             pid=os.getpid(),
-            pids=self._supervisor.pids,
+            pids=self._pids(),
+            control=str(places.control),
             data=str(self._folder.path),
             run=str(self._run_path),
             region=REGION,
@@ -316,6 +322,22 @@ class _Stack:
             await self._changed.wait()
             self._changed.clear()
             self._write_pids()
+
+    def _watch_enclave(self, places: Places) -> None:
+        machine = self._options.machine
+        self._enclave = WatchedEnclave(
+            places.watchdog_status, self._noticed, self._announce.warning
+        )
+        self._following = asyncio.create_task(self._enclave.follow())
+        self._supervisor.start(
+            stack_programs.watchdog(
+                places,
+                stack_programs.hypervisor(places)
+                if machine is None
+                else stack_programs.virtual_machine(places, machine),
+                self._allowed,
+            )
+        )
 
     async def _open_plain_http(self, places: Places, identities: Identities) -> str:
         wanted = self._options.plain_http_port
@@ -375,7 +397,7 @@ class _Stack:
         self, what: str, program: str, check: Callable[[], Awaitable[bool]]
     ) -> None:
         while not await check():
-            if self._supervisor.deaths(program) >= MANY_DEATHS:
+            if self._failures(program) >= MANY_DEATHS:
                 raise StackFailed(
                     f"{what} ends again and again",
                     f"read {self._folder.logs / program}.log",
@@ -398,13 +420,26 @@ class _Stack:
             f"{death.name} ended ({how}); starting it again in {death.delay:.1f} s"
         )
 
-    def _started(self) -> None:
+    def _failures(self, program: str) -> int:
+        if program == HYPERVISOR and self._enclave is not None:
+            return max(self._enclave.failures, self._supervisor.deaths("watchdog"))
+        return self._supervisor.deaths(program)
+
+    def _noticed(self) -> None:
         self._changed.set()
+
+    def _pids(self) -> dict[str, int]:
+        pids = self._supervisor.pids
+        if self._enclave is not None:
+            pid = self._enclave.pid(pids.get("watchdog", 0))
+            if pid:
+                pids[HYPERVISOR] = pid
+        return pids
 
     def _write_pids(self) -> None:
         """Keep stack.json true; it stays behind when the stack has stopped."""
         if self._ready is not None:
-            pids = self._supervisor.pids
+            pids = self._pids()
             self._ready = msgspec.structs.replace(
                 self._ready, pids=pids, pid=os.getpid() if pids else 0
             )

@@ -22,15 +22,14 @@ import msgspec
 from nitrosigner.emulator.data_folder import replace
 from nitrosigner.emulator.local_stack import StackFailed, free_port
 from nitrosigner.emulator.running_stack import RunningStack
-from nitrosigner.emulator.stack_programs import IMAGE_SOURCE, PARENT_ROLE
-from nitrosigner.emulator.supervisor import tethered
-from nitrosigner.untrusted.parent import (
-    configuration,
-    enclave_health,
-    enclave_program,
+from nitrosigner.emulator.stack_programs import (
+    IMAGE_SOURCE,
+    PARENT_ROLE,
+    tethered_enclave,
 )
+from nitrosigner.emulator.supervisor import Program, tethered
+from nitrosigner.untrusted.parent import configuration, enclave_health
 from nitrosigner.untrusted.parent.configuration import UnixMode
-from nitrosigner.untrusted.parent.enclave_program import ProgramEnclave
 from nitrosigner.untrusted.parent.watchdog_configuration import (
     BackOff,
     Probe,
@@ -44,7 +43,6 @@ CHECK_SECONDS: Final = 0.2
 _ENVIRONMENT: Final = {"LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin"}
 _POLL: Final = 0.05
 _END: Final = 20.0
-_TETHER: Final = Path(__file__).with_name("tether.py")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +79,7 @@ def second_signer(stack: RunningStack) -> Iterator[SecondSigner]:
             control=str(run / "parent.sock"),
         )
         watchdog = WatchdogConfiguration(
-            enclave=ProgramEnclave(
-                command=_hypervisor(stack, run), environment=dict(_ENVIRONMENT)
-            ),
+            enclave=tethered_enclave(_hypervisor(stack, run)),
             probe=Probe(port=port, every_seconds=CHECK_SECONDS),
             back_off=BackOff(first_seconds=CHECK_SECONDS),
             control=str(run / "watchdog.sock"),
@@ -115,15 +111,19 @@ def second_signer(stack: RunningStack) -> Iterator[SecondSigner]:
             )
 
 
-def _hypervisor(stack: RunningStack, run: Path) -> list[str]:
-    # It dies with the watchdog, whatever becomes of that.
-    return [
-        *(sys.executable, "-I", "-S", str(_TETHER), enclave_program.PID),
-        *(sys.executable, "-I", "-m", "nitrosigner.emulator.hypervisor"),
-        *("--data", str(stack.folder.path), "--run", str(run)),
-        *("--tree", str(Path(stack.ready.run) / IMAGE_SOURCE)),
-        *("--role-arn", PARENT_ROLE),
-    ]
+def _hypervisor(stack: RunningStack, run: Path) -> Program:
+    log = stack.folder.logs / "second-hypervisor.log"
+    return Program(
+        name="hypervisor",
+        command=(
+            *(sys.executable, "-I", "-m", "nitrosigner.emulator.hypervisor"),
+            *("--data", str(stack.folder.path), "--run", str(run)),
+            *("--tree", str(Path(stack.ready.run) / IMAGE_SOURCE)),
+            *("--role-arn", PARENT_ROLE, "--log", str(log)),
+        ),
+        environment=_ENVIRONMENT,
+        log=log,
+    )
 
 
 def _wait_until_ready(port: int, stack: RunningStack) -> None:

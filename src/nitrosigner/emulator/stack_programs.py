@@ -1,9 +1,10 @@
 """
-The programs of a local stack, as they are started: emulated KMS, parent, hypervisor.
+The programs of a local stack, as they are started: emulated KMS, parent, watchdog.
 
-The parent is the production program with a local configuration; the hypervisor is
-handed a copy of the trusted source, or of the enclave image, that was taken when the
-stack started: it is built once and then run however often the enclave is restarted.
+Parent and watchdog are the production programs with a local configuration. In place of
+nitro-cli the watchdog runs the emulated hypervisor, which is handed a copy of the
+trusted source, or of the enclave image, that was taken when the stack started: it is
+built once and then run however often the enclave is restarted.
 """
 
 import shutil
@@ -22,6 +23,7 @@ from nitrosigner.emulator.supervisor import Program
 from nitrosigner.image import contents
 from nitrosigner.image.eif.reader import read_eif
 from nitrosigner.image.source_measurement import emulated_pcr0
+from nitrosigner.untrusted.parent import enclave_program
 from nitrosigner.untrusted.parent.configuration import (
     Audit,
     Configuration,
@@ -33,14 +35,33 @@ from nitrosigner.untrusted.parent.configuration import (
     SqliteWatermarks,
     UnixMode,
 )
+from nitrosigner.untrusted.parent.enclave_program import ProgramEnclave
+from nitrosigner.untrusted.parent.watchdog_configuration import (
+    BackOff,
+    Probe,
+    WatchdogConfiguration,
+)
 from nitrosigner.verdicts import Code, Refused
 
 AUDIT_ROTATE_BYTES: Final = 64 << 20
 DRAIN_SECONDS: Final = 1.0
 """Given to requests under way when the stack is stopped."""
+CHECK_SECONDS: Final = 1.0
+"""Between the watchdog's questions. Of an enclave's end it is told at once."""
+FIRST_BACK_OFF: Final = 0.2
+LAST_BACK_OFF: Final = 5.0
+STEADY_SECONDS: Final = 10.0
+"""Seconds of being ready after which past failures are forgotten."""
+HYPERVISOR_LOG: Final = "hypervisor.log"
+CONTROL: Final = "watchdog.sock"
+"""In the run folder: where the watchdog takes orders."""
+PARENT_CONTROL: Final = "parent.sock"
 VERSION: Final = nitrosigner.__version__
 IMAGE_SOURCE: Final = "source"
 """In the run folder: the copy of the trusted source that is measured and run."""
+WATCHDOG_STATUS: Final = "watchdog-status.json"
+"""In the parent's folder."""
+_TETHER: Final = Path(__file__).with_name("tether.py")
 IMAGE_FILE: Final = "enclave.eif"
 """In the run folder: the copy of the image that is measured and booted."""
 PARENT_ROLE: Final = f"arn:aws:iam::{ACCOUNT}:role/nitrosigner-parent"
@@ -84,6 +105,16 @@ class Places:
     def image_file(self) -> Path:
         """The copy of the image that is measured and booted."""
         return self.run / IMAGE_FILE
+
+    @property
+    def control(self) -> Path:
+        """The socket on which the watchdog is told to start and stop the enclave."""
+        return self.run / CONTROL
+
+    @property
+    def watchdog_status(self) -> Path:
+        """What the watchdog does just now."""
+        return self.folder.parent / WATCHDOG_STATUS
 
     @property
     def principals(self) -> Path:
@@ -154,6 +185,7 @@ def parent(places: Places) -> Program:
         egress=Egress(pins={f"{KMS_HOST}:443": f"127.0.0.1:{places.kms_port}"}),
         audit=Audit(path=str(folder / "audit.jsonl"), rotate_bytes=AUDIT_ROTATE_BYTES),
         state=str(folder / "state.json"),
+        control=str(places.run / PARENT_CONTROL),
         metrics=Metrics(port=places.metrics_port),
         limits=Limits(drain_seconds=DRAIN_SECONDS),
     )
@@ -164,8 +196,46 @@ def parent(places: Places) -> Program:
     )
 
 
-def hypervisor(places: Places) -> Program:
+def watchdog(places: Places, enclave: Program, boot_seconds: float) -> Program:
+    """Return the watchdog: the production program, which runs *enclave*."""
+    configuration = WatchdogConfiguration(
+        enclave=tethered_enclave(enclave),
+        probe=Probe(
+            port=places.port, every_seconds=CHECK_SECONDS, boot_seconds=boot_seconds
+        ),
+        back_off=BackOff(
+            first_seconds=FIRST_BACK_OFF,
+            last_seconds=LAST_BACK_OFF,
+            steady_seconds=STEADY_SECONDS,
+        ),
+        control=str(places.control),
+        status=str(places.watchdog_status),
+        parent_control=str(places.run / PARENT_CONTROL),
+        parent_state=str(places.folder.parent / "state.json"),
+        drain_seconds=DRAIN_SECONDS,
+    )
+    path = places.folder.parent / "watchdog.json"
+    replace(path, msgspec.json.format(msgspec.json.encode(configuration)) + b"\n")
+    return _program(
+        places,
+        "watchdog",
+        "nitrosigner.untrusted.parent.watchdog",
+        *("--config", str(path)),
+    )
+
+
+def tethered_enclave(enclave: Program) -> ProgramEnclave:
+    """Return *enclave* for a watchdog's configuration: it dies with the watchdog."""
+    # It must not outlive one that was killed: the next watchdog starts its own.
+    tether = (sys.executable, "-I", "-S", str(_TETHER), enclave_program.PID)
+    return ProgramEnclave(
+        command=[*tether, *enclave.command], environment=dict(enclave.environment)
+    )
+
+
+def hypervisor(places: Places, log: Path | None = None) -> Program:
     """Return the emulated hypervisor; the enclave is its child."""
+    printed = log or places.folder.logs / HYPERVISOR_LOG
     return _program(
         places,
         "hypervisor",
@@ -174,6 +244,7 @@ def hypervisor(places: Places) -> Program:
         *("--run", str(places.run)),
         *("--tree", str(places.image_source)),
         *("--role-arn", PARENT_ROLE),
+        *("--log", str(printed)),
     )
 
 
@@ -204,6 +275,7 @@ def virtual_machine(places: Places, machine: Machine) -> Program:
         *("--accelerator", machine.accelerator),
         *("--cache", str(machine.cache)),
         *("--role-arn", PARENT_ROLE),
+        *("--log", str(places.folder.logs / HYPERVISOR_LOG)),
     )
 
 

@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, final
 
-MAX_LOG: Final = 1 << 20
-"""Bytes of one log file. One older file of the same size is kept beside it."""
+from nitrosigner.emulator.bounded_log import BoundedLog
+
 FIRST_DELAY: Final = 0.1
 """Seconds before a dead program is started again; doubles with each quick death."""
 LAST_DELAY: Final = 5.0
@@ -54,34 +54,6 @@ class Death:
     """How often it has died since it last was steady."""
     delay: float
     """Seconds until it is started again."""
-
-
-@final
-class BoundedLog:
-    """A file that what is written cannot make larger than `MAX_LOG`, twice."""
-
-    def __init__(self, path: Path, limit: int = MAX_LOG) -> None:
-        self._path = path
-        self._limit = limit
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._file = self._open()
-
-    def _open(self) -> int:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        return os.open(self._path, flags, 0o600)
-
-    def write(self, data: bytes) -> None:
-        """Append; a full disk loses the line, never the program that printed it."""
-        with contextlib.suppress(OSError):
-            if os.fstat(self._file).st_size + len(data) > self._limit:
-                self._path.replace(self._path.with_name(self._path.name + ".1"))
-                os.close(self._file)
-                self._file = self._open()
-            os.write(self._file, data[-self._limit :])
-
-    def close(self) -> None:
-        """Close the file."""
-        os.close(self._file)
 
 
 @dataclass(slots=True)

@@ -17,7 +17,6 @@ from nitrosigner.untrusted.gateway import validator as gateway
 from nitrosigner.untrusted.gateway.configuration import Configuration
 from nitrosigner.untrusted.gateway.instance_control import (
     Names,
-    NotHere,
     RunCommand,
     names_from,
 )
@@ -228,12 +227,6 @@ def test_the_real_client_takes_these_arguments() -> None:
         RunCommand(NAMES, ssm).order("start")
         value = ssm.get_parameter(Name=NAMES.flag)["Parameter"]["Value"]
         assert value == "true"
-
-
-def test_a_stack_without_instances_says_so(validator: Validator, signer: Any) -> None:
-    validator.control = lambda: NotHere("stop it yourself")
-    error = ask(validator, "stop")["error"]
-    assert (error["code"], error["hint"]) == ("not_allowed", "stop it yourself")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 Plays the Nitro hypervisor: measures an image file, boots it, and vouches for it.
 
     python -m nitrosigner.emulator.vm --data DIR --run RUN --image FILE
-        [--role-arn ARN] [--memory MIB] [--accelerator tcg|kvm]
+        [--role-arn ARN] [--memory MIB] [--accelerator tcg|kvm] [--log FILE]
 
 The file is copied first; the copy is what is measured and what boots. The keys of the
 emulated Nitro PKI never leave this process; the machine's NSM is a device whose other
@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
+from nitrosigner.emulator.bounded_log import printed_into
 from nitrosigner.emulator.data_folder import DataFolder
 from nitrosigner.emulator.nitro_pki import NitroPki
 from nitrosigner.emulator.nsm import EmulatedNsm, initial_pcrs
@@ -47,7 +48,13 @@ def main() -> int:
     parser.add_argument("--memory", type=int, default=DEFAULT_MEMORY)
     parser.add_argument("--accelerator", choices=["tcg", "kvm"], default="tcg")
     parser.add_argument("--cache", type=Path, default=default_cache(os.environ))
+    parser.add_argument("--log", type=Path, help="where to print, within bounds")
     options = parser.parse_args()
+    with printed_into(options.log):
+        return _one_machine(options)
+
+
+def _one_machine(options: argparse.Namespace) -> int:
     run: Path = options.run.resolve()
     place = run / f"{_PLACE}{os.getpid()}"
     _remove_left_behind(run)

@@ -145,21 +145,6 @@ class RunCommand:
             raise _said_no(None) from None
 
 
-class NotHere:
-    """Where nothing can be started or stopped from, as beside a local stack."""
-
-    def __init__(self, hint: str) -> None:
-        self._hint = hint
-
-    def order(self, wanted: Wanted) -> dict[str, Any]:
-        """Refuse."""
-        raise Refused(
-            Code.NOT_ALLOWED,
-            f"{wanted}: this signer is not run by instances",
-            self._hint,
-        )
-
-
 def _said_no(code: object) -> Verdict:
     if code in _REFUSALS:
         return Refused(

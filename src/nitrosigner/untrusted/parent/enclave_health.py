@@ -23,6 +23,9 @@ class Health:
 
     reached: bool
     """Somebody answered in HTTP."""
+    listening: bool = True
+    """Somebody takes connections there: the relay. An enclave that is started again
+    opens no door of the parent's."""
     ready: bool = False
     state: str = ""
     checks: dict[str, bool] = field(default_factory=dict)
@@ -35,10 +38,15 @@ class _Body(msgspec.Struct, frozen=True):
 
 
 SILENCE: Final = Health(reached=False)
+NO_RELAY: Final = Health(reached=False, listening=False)
 
 
 async def probe(address: str, port: int, seconds: float) -> Health:
-    """Return what the enclave answers within *seconds*; `SILENCE` if it does not."""
+    """
+    Return what the enclave answers within *seconds*.
+
+    `SILENCE` if it does not; `NO_RELAY` if there is nobody who would pass it on.
+    """
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     tls.check_hostname = False
     tls.verify_mode = ssl.CERT_NONE
@@ -56,6 +64,8 @@ async def probe(address: str, port: int, seconds: float) -> Health:
             finally:
                 # Not waited for: whoever does not answer may not say goodbye either.
                 writer.transport.abort()
+    except ConnectionRefusedError:
+        return NO_RELAY
     except (OSError, TimeoutError, EOFError, ValueError, asyncio.LimitOverrunError):
         return SILENCE
 

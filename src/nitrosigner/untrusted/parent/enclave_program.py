@@ -46,6 +46,11 @@ class Program:
         process = self._process
         return process.pid if process and process.returncode is None else 0
 
+    async def ended(self) -> None:
+        """Return once it has ended."""
+        if self._process is not None:
+            await self._process.wait()
+
     async def adopt(self) -> bool:
         """Return whether it runs. A process of somebody else is never ours."""
         return self.pid != 0

@@ -29,6 +29,15 @@ class EnclaveRunner(Protocol):
     one of ours runs already, whoever started it, `adopt` says so, and it is kept.
     """
 
+    @property
+    def pid(self) -> int:
+        """Of the process that was started here; 0 if there is none, or none of ours."""
+        ...
+
+    async def ended(self) -> None:
+        """Return once it has ended. Where nobody tells of an end, never."""
+        ...
+
     async def adopt(self) -> bool:
         """Return whether an enclave of ours runs already, as it should be."""
         ...

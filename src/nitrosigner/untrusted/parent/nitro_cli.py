@@ -6,6 +6,7 @@ CID. The AWS reference's watchdog looked for `Running`, found it never, and took
 enclave for a healthy one.
 """
 
+import asyncio
 from collections.abc import Sequence
 from typing import Annotated, Final, final
 
@@ -71,6 +72,15 @@ class NitroCli:
 
     def __init__(self, what: NitroCliEnclave) -> None:
         self._what = what
+
+    @property
+    def pid(self) -> int:
+        """Nitro-cli's process is not ours."""
+        return 0
+
+    async def ended(self) -> None:
+        """Nobody tells: it has to be asked for, see `running`."""
+        await asyncio.Event().wait()
 
     async def adopt(self) -> bool:
         """Return whether our enclave runs already, of our image."""

@@ -2,8 +2,8 @@
 Judges one enclave's answers, from its start to its end. Time is an argument.
 
 It must not be restarted because something else is down: a boot that waits for KMS and
-says so, or an enclave whose store is away, would only lose time. What says nothing at
-all, or has ended, is started again.
+says so, an enclave whose store is away, or one whose parent takes no connections, would
+only lose time. What says nothing at all, or has ended, is started again.
 """
 
 from enum import StrEnum, unique
@@ -27,6 +27,8 @@ class Phase(StrEnum):
     """It answers, and says that it is not ready."""
     SILENT = "silent"
     """It has missed an answer, not yet too many."""
+    NO_RELAY = "no_relay"
+    """The parent's relay is not there; nobody can ask the enclave."""
     DRAINING = "draining"
     BACKING_OFF = "backing_off"
 
@@ -90,6 +92,10 @@ class Vigil:
         Raises:
             Restart: It has to be started again.
         """
+        if not health.listening and self._answered:
+            # The parent's to mend, whoever keeps that; our clock does not run.
+            self._silent, self._ready_since = 0, None
+            return Phase.NO_RELAY
         if not health.reached:
             return self._silence(now, reports=reports)
         self._answered, self._silent = True, 0

@@ -21,7 +21,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -45,8 +45,11 @@ class Status(msgspec.Struct, kw_only=True):
     """What `status` answers, and what the status file holds."""
 
     pid: int
+    enclave_pid: int = 0
+    """Where the enclave is a program of this machine: its process, while it runs."""
     wanted: bool = True
-    """False after `stop`, until `start`."""
+    """False after `stop`, until `start`: through a kill of the watchdog too. A watchdog
+    that was ended in order forgets it; whoever starts that wants an enclave."""
     phase: Phase = Phase.STOPPED
     since: float = 0
     """Unix seconds, of the phase."""
@@ -90,8 +93,10 @@ class Watchdog:
         self._runner = _runner(self._told)
         self._next: EnclaveRunner | None = None
         self.status: Final = Status(pid=os.getpid(), since=time.time())
+        self.status.wanted = _was_wanted(Path(self._told.status))
         self._wanted = asyncio.Event()
-        self._wanted.set()
+        if self.status.wanted:
+            self._wanted.set()
         self._interrupt = asyncio.Event()
         """Set whenever a command wants the watch to look up."""
         self._restart_asked = False
@@ -113,6 +118,7 @@ class Watchdog:
                 task.cancel()
             await asyncio.gather(keeping, stopping, return_exceptions=True)
             await control.stop()
+            self.status.wanted = True
             await self._end()
             self._log(Event.STOPPED)
 
@@ -132,6 +138,8 @@ class Watchdog:
             case "stop":
                 self.status.wanted = False
                 self._wanted.clear()
+                # Remembered before anything is ended: a kill must not undo the order.
+                self._write_status()
                 await self._look_up()
             case "restart":
                 self._restart_asked = True
@@ -175,6 +183,7 @@ class Watchdog:
         while True:
             if not self._wanted.is_set():
                 await self._end()
+                adopted = False
                 self._settled.set()
                 self._interrupt.clear()
                 await self._wanted.wait()
@@ -216,7 +225,7 @@ class Watchdog:
                 self._phase(phase)
             if vigil.ready_for(now) > self._told.back_off.steady_seconds:
                 self.status.failures = 0
-            await self._pause(told.every_seconds)
+            await self._pause(told.every_seconds, self._runner.ended())
 
     async def _check_process(self) -> None:
         try:
@@ -298,21 +307,41 @@ class Watchdog:
             self._log(Event.WATCHDOG_UNSURE, message=str(failure))
             self.status.message = str(failure)
 
-    async def _pause(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._interrupt.wait()
+    async def _pause(self, seconds: float, *sooner: Awaitable[None]) -> None:
+        """Wait, but not longer than until a command, or one of *sooner*."""
+        reasons = {
+            asyncio.ensure_future(each) for each in (self._interrupt.wait(), *sooner)
+        }
+        try:
+            await asyncio.wait(
+                reasons, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            for reason in reasons:
+                reason.cancel()
         self._interrupt.clear()
 
     def _phase(self, phase: Phase) -> None:
         self.status.phase = phase
         self.status.since = round(time.time(), 3)
         self._log(Event.WATCHDOG, state=phase, count=self.status.restarts)
+        self._write_status()
+
+    def _write_status(self) -> None:
+        self.status.enclave_pid = self._runner.pid
         path = Path(self._told.status)
         fresh = path.with_name(path.name + ".new")
         with contextlib.suppress(OSError):  # a full disk does not stop the watch
             fresh.write_bytes(msgspec.json.encode(self.status) + b"\n")
             fresh.replace(path)
+
+
+def _was_wanted(path: Path) -> bool:
+    """Return False if the watchdog before this one was told `stop` and then killed."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Status).wanted
+    except (OSError, ValueError):
+        return True
 
 
 def _runner(told: WatchdogConfiguration) -> EnclaveRunner:

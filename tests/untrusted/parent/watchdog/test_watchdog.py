@@ -182,6 +182,57 @@ def test_stop_and_start_are_an_operators(serving: Kennel) -> None:
     assert serving.status()["restarts"] == 0
 
 
+def test_an_order_to_stop_survives_a_kill_and_not_an_orderly_end(
+    serving: Kennel,
+) -> None:
+    serving.tell("stop")
+    serving.process.kill()
+    serving.process.wait()
+    serving.start()
+    serving.until(
+        lambda: serving.status()["pid"] == serving.process.pid, "the next one looks"
+    )
+    assert serving.phase() == "stopped"
+    assert serving.tell("status")["wanted"] is False
+    assert serving.enclaves() == []
+    assert serving.end() == 0
+    serving.start()
+    serving.until_phase("serving")
+
+
+def test_start_after_such_a_kill_starts_one(serving: Kennel) -> None:
+    """One that was found running, and ended by the order, does not count as running."""
+    serving.process.kill()
+    serving.process.wait()
+    (serving.folder / "status.json").write_text(
+        json.dumps({**serving.status(), "wanted": False})
+    )
+    assert serving.enclaves()
+    serving.start()
+    serving.until(lambda: not serving.enclaves(), "the order is carried out")
+    serving.until_phase("stopped")
+    serving.tell("start")
+    serving.until_phase("serving")
+    assert len(serving.enclaves()) == 1
+
+
+def test_a_relay_that_is_away_is_not_the_enclaves_fault(serving: Kennel) -> None:
+    serving.config["probe"]["port"] = 1  # nobody's
+    serving.write()
+    serving.tell("reload")
+    serving.until_phase("no_relay")
+    seen = len(serving.calls("describe-enclaves"))
+    serving.until(
+        lambda: len(serving.calls("describe-enclaves")) > seen + 4, "it looks on"
+    )
+    assert serving.phase() == "no_relay"
+    serving.config["probe"]["port"] = serving.port
+    serving.write()
+    serving.tell("reload")
+    serving.until_phase("serving")
+    assert serving.status()["restarts"] == 0
+
+
 def test_restart_is_planned_and_does_not_back_off(serving: Kennel) -> None:
     before = serving.enclaves()
     assert serving.tell("restart")["reason"] == "asked"
@@ -310,9 +361,30 @@ def test_a_program_runs_as_an_enclave_does(kennel: Kennel) -> None:
     }
     kennel.start()
     kennel.until_phase("serving")
+    running = kennel.status()["enclave_pid"]
+    os.kill(running, signal.SIGKILL)
+    kennel.until(
+        lambda: kennel.phase() == "serving" and kennel.status()["restarts"] == 1,
+        "it runs again",
+    )
+    assert kennel.status()["enclave_pid"] not in {0, running}
     assert kennel.end() == 0
+    assert kennel.status()["enclave_pid"] == 0
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", kennel.port), 1)
+
+
+def test_the_end_of_a_program_is_noticed_at_once(kennel: Kennel) -> None:
+    fake = Path(__file__).with_name("fake_enclave.py")
+    kennel.config["enclave"] = {
+        "kind": "program",
+        "command": [sys.executable, "-I", "-S", str(fake), str(kennel.folder)],
+    }
+    kennel.config["probe"]["every_seconds"] = 3600
+    kennel.start()
+    kennel.until(lambda: kennel.status().get("enclave_pid"), "it runs")
+    os.kill(kennel.status()["enclave_pid"], signal.SIGKILL)
+    kennel.until(lambda: kennel.status()["reason"] == "ended", "it is noticed")
 
 
 def test_a_program_that_ends_at_once_is_started_with_back_off(kennel: Kennel) -> None:
