@@ -419,3 +419,27 @@ def test_a_journal_left_by_a_kill_is_taken_up(path: Path) -> None:
     (crashed / (path.name + "-wal")).write_bytes(b"left behind")
     with pytest.raises(Refused, match="journal"):
         SqliteWatermarks(crashed / path.name)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 63, 64, 65, 129, 256])
+@pytest.mark.parametrize("stale", ["none", "first", "middle", "last"])
+def test_a_stale_change_among_many_costs_the_others_nothing(
+    store: SqliteWatermarks, count: int, stale: str
+) -> None:
+    keys = [number.to_bytes(48, "big") for number in range(count)]
+    assert all(
+        store.advance([WatermarkChange(key, 0, b"first") for key in keys]).result(WAIT)
+    )
+    wrong = {"none": -1, "first": 0, "middle": count // 2, "last": count - 1}[stale]
+    done = store.advance(
+        [
+            WatermarkChange(key, 2 if number == wrong else 1, b"second")
+            for number, key in enumerate(keys)
+        ]
+    ).result(WAIT)
+    assert done == [number != wrong for number in range(count)]
+    for number, item in enumerate(store.read(keys).result(WAIT)):
+        assert item.public_key == keys[number]
+        assert (item.version, item.data) == (
+            (1, b"first") if number == wrong else (2, b"second")
+        )

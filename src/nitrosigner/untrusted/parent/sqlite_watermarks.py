@@ -9,7 +9,7 @@ could take back.
 
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -44,6 +44,17 @@ _NEXT: Final = (
     "UPDATE watermarks SET version = version + 1, data = ?"
     " WHERE public_key = ? AND version = ?"
 )
+# Several in one statement: SQLite's module lets go of the interpreter for each, and
+# whatever runs meanwhile has to be asked to give it back.
+_SEVERAL: Final = (64, 32, 16, 8, 4, 2, 1)
+"""Changes in one statement, so that few statements have to be prepared."""
+_NEXT_OF: Final = {
+    # Nothing but question marks is put into it.
+    count: "UPDATE watermarks SET version = watermarks.version + 1, data = column2"  # noqa: S608
+    f" FROM (VALUES {', '.join(['(?, ?, ?)'] * count)})"
+    " WHERE public_key = column1 AND watermarks.version = column3"
+    for count in _SEVERAL
+}
 
 
 class _Reading(NamedTuple):
@@ -213,6 +224,44 @@ class SqliteWatermarks:
             one.answer.set_result(items)
 
     def _write_group(self, group: list[_Writing]) -> None:
+        outcomes = self._written_whole(group) or self._written_singly(group)
+        self._check_in_place()
+        for one, written in zip(group, outcomes, strict=True):
+            one.answer.set_result(written)
+
+    def _written_whole(self, group: list[_Writing]) -> list[list[bool]] | None:
+        """
+        Write everything in few statements, if every condition holds.
+
+        Returns:
+            None: one does not hold, or a validator is new, or named twice. Nothing was
+            written.
+        """
+        every = [change for one in group for change in one.changes]
+        if not all(change.expected for change in every):
+            return None
+        if len({change.public_key for change in every}) < len(every):
+            return None
+        execute = self._connection.execute
+        at = 0
+        try:
+            execute("BEGIN IMMEDIATE")
+            for count in _parts(len(every)):
+                values: list[bytes | int] = []
+                for change in every[at : at + count]:
+                    values += (change.public_key, change.data, change.expected)
+                if execute(_NEXT_OF[count], values).rowcount != count:
+                    return None  # rolled back below
+                at += count
+            execute("COMMIT")
+        except sqlite3.Error as error:
+            raise self._file.unavailable("cannot be written") from error
+        finally:
+            self._file.roll_back(self._connection)
+        return [[True] * len(one.changes) for one in group]
+
+    def _written_singly(self, group: list[_Writing]) -> list[list[bool]]:
+        """Write each change whose condition holds; say for each whether it did."""
         execute = self._connection.execute
         outcomes: list[list[bool]] = []
         try:
@@ -237,9 +286,7 @@ class SqliteWatermarks:
             raise self._file.unavailable("cannot be written") from error
         finally:
             self._file.roll_back(self._connection)
-        self._check_in_place()
-        for one, written in zip(group, outcomes, strict=True):
-            one.answer.set_result(written)
+        return outcomes
 
     def _check_in_place(self) -> None:
         """
@@ -263,3 +310,11 @@ class SqliteWatermarks:
     def _on_disk(self) -> tuple[tuple[int, int], ...]:
         found = [path.stat() for path in self._paths]
         return tuple((one.st_dev, one.st_ino) for one in found)
+
+
+def _parts(count: int) -> Iterator[int]:
+    """Yield the sizes of the statements for *count* changes."""
+    for size in _SEVERAL:
+        while count >= size:
+            yield size
+            count -= size
