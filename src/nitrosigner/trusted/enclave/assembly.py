@@ -23,6 +23,7 @@ from nitrosigner.trusted.enclave.entropy import Entropy
 from nitrosigner.trusted.enclave.front import Front, start_front
 from nitrosigner.trusted.enclave.key_changes import KeyChanges
 from nitrosigner.trusted.enclave.key_loading import KeyLoading
+from nitrosigner.trusted.enclave.key_news import KeyNews
 from nitrosigner.trusted.enclave.key_parts import KeyParts
 from nitrosigner.trusted.enclave.key_refresh import KeyRefresh
 from nitrosigner.trusted.enclave.key_writer import KeyWriter
@@ -35,6 +36,7 @@ from nitrosigner.trusted.enclave.manifest_in_force import (
 )
 from nitrosigner.trusted.enclave.memory import guard_memory
 from nitrosigner.trusted.enclave.parent_services import ParentServices
+from nitrosigner.trusted.enclave.parent_watermarks import ParentWatermarks
 from nitrosigner.trusted.enclave.ports import World
 from nitrosigner.trusted.enclave.recipient import Recipient
 from nitrosigner.trusted.enclave.running import Running
@@ -153,6 +155,10 @@ async def _deployment(
             # The first thing that the vault key is good for: was this manifest
             # already followed by another?
             await admit_manifest(singles, in_force.accepted)
+            news = KeyNews(ParentWatermarks(services, world.clock))
+            if told is not None:
+                # Before the keys are read: what is told from here on is read again.
+                await news.begin()
             loading = KeyLoading(writer, in_force.accepted.manifest.limits.max_keys)
             await loading.load()
             changes = KeyChanges(loading.index, writer, loading.rejected)
@@ -160,6 +166,7 @@ async def _deployment(
                 index=loading.index,
                 changes=changes,
                 refresh=KeyRefresh(loading.index, changes, writer),
+                news=news,
                 writer=writer,
                 singles=singles,
                 kms=kms,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from nitrosigner.trusted.enclave.entropy import Entropy
 from nitrosigner.trusted.enclave.key_changes import KeyChanges
 from nitrosigner.trusted.enclave.key_index import KeyIndex
+from nitrosigner.trusted.enclave.key_news import KeyNews
 from nitrosigner.trusted.enclave.key_refresh import KeyRefresh
 from nitrosigner.trusted.enclave.key_writer import KeyWriter
 from nitrosigner.trusted.enclave.kms import Kms
@@ -22,6 +23,7 @@ class KeyParts:
     index: KeyIndex
     changes: KeyChanges
     refresh: KeyRefresh
+    news: KeyNews
     writer: KeyWriter
     singles: StoredSingles
     kms: Kms

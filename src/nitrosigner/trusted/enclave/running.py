@@ -20,12 +20,13 @@ SETTLE_EVERY: Final = 1.0
 """Seconds between looks at changes whose answer was lost."""
 REPORT_EVERY: Final = 15
 """Rounds of `SETTLE_EVERY` between reports: a new parent learns that we are ready."""
-PROBE_EVERY: Final = 15
-"""Rounds between looks whether the watermark store answers."""
 PURGE_EVERY: Final = 600
 """Rounds between purges of deleted keys, and attempts to finish a rotation."""
 REFRESH_EVERY: Final = 300
-"""Rounds between looks at what other enclaves changed in the store."""
+"""Rounds between looks at what other enclaves changed in the store, told or not."""
+LISTEN_EVERY: Final = 1.0
+"""Seconds between looks at what other enclaves told of validators' keys. They are also
+how a signer that is asked nothing learns that the watermark store is back."""
 _NAMED: Final = 5
 """Rejected records that a report names."""
 
@@ -50,7 +51,7 @@ class Running:
         self.validators: Final = validators
         self._too_many = too_many
         self._front: Front | None = None
-        self._upkeep: asyncio.Task[None] | None = None
+        self._unasked: list[asyncio.Task[None]] = []
 
     # --- health ---
 
@@ -103,7 +104,9 @@ class Running:
 
         await self._boot.step("ready", ready)
         await self._boot.report(self._complaint())
-        self._upkeep = asyncio.create_task(self._keep_up())
+        self._unasked.append(asyncio.create_task(self._keep_up()))
+        if self.validators is not None:
+            self._unasked.append(asyncio.create_task(self._listen(self.validators)))
 
     async def serve(self) -> None:
         """Serve until cancelled."""
@@ -112,10 +115,10 @@ class Running:
 
     async def close(self) -> None:
         """Finish what was begun: requests, changes, the audit trail."""
-        if self._upkeep is not None:
-            self._upkeep.cancel()
+        for task in self._unasked:
+            task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._upkeep
+                await task
         if self._front is not None:
             self._front.close()
             await self._front.wait_closed()
@@ -129,13 +132,6 @@ class Running:
         rounds = 0
         while True:
             await self.keyring.settle()
-            if self.validators is not None and (
-                rounds % PROBE_EVERY == 0 or not self._services.watermarks_healthy
-            ):
-                # Whoever is not ready is asked nothing, and would never learn that the
-                # store is back.
-                with contextlib.suppress(Verdict):
-                    await self.validators.probe()
             if rounds % PURGE_EVERY == 0:
                 with contextlib.suppress(Verdict):
                     await self.keyring.finish_rotation()
@@ -151,6 +147,13 @@ class Running:
             if rounds % REPORT_EVERY == 0:
                 await self._boot.report(self._complaint())
             await asyncio.sleep(SETTLE_EVERY)
+
+    async def _listen(self, validators: Validators) -> None:
+        """Apart from the upkeep, which KMS can keep waiting."""
+        while True:
+            with contextlib.suppress(Verdict):
+                await validators.listen()
+            await asyncio.sleep(LISTEN_EVERY)
 
     def _complaint(self) -> Verdict | None:
         rejected = sorted(self.keyring.rejected.items())

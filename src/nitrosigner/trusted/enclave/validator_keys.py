@@ -10,12 +10,11 @@ here before its final history is read.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from nitrosigner.trusted.enclave.duty_signing import DutySigning, Outcome
+from nitrosigner.trusted.enclave.duty_signing import DutySigning, Outcome, Then
 from nitrosigner.trusted.enclave.key_imports import unwrapped
 from nitrosigner.trusted.enclave.key_lookup import KeyLookup
 from nitrosigner.trusted.enclave.key_material import matching_public_key
 from nitrosigner.trusted.enclave.key_parts import KeyParts
-from nitrosigner.trusted.enclave.key_states import KeyStates
 from nitrosigner.trusted.enclave.keystore_opening import KeystoreOpening
 from nitrosigner.trusted.enclave.permit import Permit
 from nitrosigner.trusted.enclave.reference_items import opened_item
@@ -35,7 +34,11 @@ from nitrosigner.trusted.enclave.validator_keys_port import (
 )
 from nitrosigner.trusted.enclave.validator_making import Newcomer, ValidatorMaking
 from nitrosigner.trusted.enclave.validator_messages import ValidatorMessages
-from nitrosigner.trusted.enclave.validator_names import validator_name
+from nitrosigner.trusted.enclave.validator_names import (
+    is_validator_name,
+    validator_name,
+)
+from nitrosigner.trusted.enclave.validator_states import ValidatorStates
 from nitrosigner.trusted.signing.algorithms import PublicKey, Signature
 from nitrosigner.trusted.signing.beacon_networks import BeaconNetwork
 from nitrosigner.trusted.signing.bls12_381 import Bls12381
@@ -44,8 +47,6 @@ from nitrosigner.trusted.signing.slashing import Watermark
 from nitrosigner.verdicts import Code, Malformed, Refused
 from nitrosigner.wire import api
 from nitrosigner.wire.manifest_validators import Validators as Told
-
-_NOBODY: Final = bytes(48)
 
 
 class Validators:
@@ -75,10 +76,10 @@ class Validators:
         self._changes = parts.changes
         self._bls = bls
         self._lookup = KeyLookup(parts.index, parts.changes, VALIDATOR)
-        self._states = KeyStates(
-            parts.index, self._lookup, parts.changes, parts.writer, parts.clock
-        )
         self._signing = DutySigning(self._lookup, bls)
+        self._states = ValidatorStates(
+            parts, self._lookup, guard, self._signing, unprotected
+        )
         guard.gather_while(self._signing.busy)
         self._messages = ValidatorMessages(network, guard, self._signing)
         self._making = ValidatorMaking(parts, guard, bls)
@@ -87,8 +88,6 @@ class Validators:
         self._seeds = SeedKeys(
             self._deployment, parts.recipient, parts.entropy, bls, self._worker
         )
-        self._unprotected = set(unprotected)
-        parts.refresh.before = self._look_at_watermarks
 
     async def close(self) -> None:
         """Finish what was begun."""
@@ -109,16 +108,10 @@ class Validators:
     @property
     def facts(self) -> ValidatorFacts:
         """How things stand."""
-        without = [
-            slot
-            for public_key in self._unprotected
-            if (slot := self._index.named("0x" + public_key.hex()))
-            and slot.state == "enabled"
-        ]
         return ValidatorFacts(
             loaded=self._index.count(VALIDATOR),
             enabled=self._index.enabled(VALIDATOR),
-            unprotected=len(without),
+            unprotected=self._states.unprotected,
             expected=self._told.expected_keys,
             signatures=self._signing.signatures,
             waiting=self._signing.waiting,
@@ -150,6 +143,10 @@ class Validators:
         """Sign in a thread. See the port."""
         return await self._signing.sign(permit)
 
+    def sign_soon(self, permit: Permit, then: Then) -> None:
+        """Sign in a thread, and tell *then*."""
+        self._signing.sign_soon(permit, then)
+
     async def sign_many(self, permits: Sequence[Permit]) -> list[Outcome]:
         """Return for each permit its signature or why not."""
         return await self._signing.sign_many(permits)
@@ -158,6 +155,7 @@ class Validators:
         self, identifier: str, *, withdrawal_credentials: bytes, amount: int
     ) -> DepositData:
         """Sign a deposit."""
+        await self.listen()
         key = self.find(identifier)
         return await self._messages.deposit(key, withdrawal_credentials, amount)
 
@@ -165,6 +163,7 @@ class Validators:
         self, identifier: str, *, validator_index: int, epoch: int
     ) -> SignedVoluntaryExit:
         """Sign a voluntary exit."""
+        await self.listen()
         return await self._messages.exit(self.find(identifier), validator_index, epoch)
 
     async def bls_to_execution_change(
@@ -177,6 +176,7 @@ class Validators:
         index: int = 0,
     ) -> SignedBlsChange:
         """Sign a change of withdrawal credentials. See the port."""
+        await self.listen()
         if seed is None:
             return await self._messages.change(
                 self.find(identifier), validator_index, to_execution_address
@@ -204,8 +204,11 @@ class Validators:
 
     async def create(self) -> api.KeyDescription:
         """Make a key inside."""
-        made = await self._changes.finish(self._making.create())
-        return self._protected(made).key
+
+        async def work() -> Imported:
+            return await self._come(await self._making.create())
+
+        return (await self._changes.finish(work())).key
 
     async def import_wrapped(
         self, identity: str, wrapped_key: str, history: Watermark
@@ -296,18 +299,22 @@ class Validators:
             finally:
                 for secret in secrets:
                     secret.wipe()
-            return Derived([self._protected(one) for one in kept], backup)
+            await self._states.came(
+                [bytes.fromhex(one.key.public_key[2:]) for one in kept]
+            )
+            return Derived(kept, backup)
 
         return await self._changes.finish(work())
 
     async def _keep(
         self, public_key: PublicKey, secret: SecretBytes, history: Watermark
     ) -> Imported:
-        made = await self._making.keep(Newcomer(public_key, secret, history))
-        return self._protected(made)
+        return await self._come(
+            await self._making.keep(Newcomer(public_key, secret, history))
+        )
 
-    def _protected(self, made: Imported) -> Imported:
-        self._unprotected.discard(bytes.fromhex(made.key.public_key[2:]))
+    async def _come(self, made: Imported) -> Imported:
+        await self._states.came([bytes.fromhex(made.key.public_key[2:])])
         return made
 
     # --- keys change and go ---
@@ -315,63 +322,45 @@ class Validators:
     async def disable(
         self, identifier: str, version: int | None = None
     ) -> api.KeyDescription:
-        """Make the key refuse to sign until it is enabled."""
-        return await self._change(identifier, version, "disabled")
+        """Let no enclave sign with the key until it is enabled."""
+        slot, _ = await self._states.change(
+            validator_name(identifier), version, "disabled"
+        )
+        return slot.describe()
 
     async def enable(
         self, identifier: str, version: int | None = None
     ) -> api.KeyDescription:
         """Let a disabled key sign again."""
-        return await self._change(identifier, version, "enabled")
-
-    async def _change(
-        self, identifier: str, version: int | None, state: api.KeyState
-    ) -> api.KeyDescription:
-        change = self._states.change(validator_name(identifier), version, state)
-        return (await self._changes.finish(change)).describe()
+        slot, _ = await self._states.change(
+            validator_name(identifier), version, "enabled"
+        )
+        return slot.describe()
 
     async def delete(
         self, identifier: str, version: int | None = None
     ) -> tuple[api.KeyDescription, Watermark | None]:
         """Delete, and return the final history. See the port."""
-        name = validator_name(identifier)
-
-        async def work() -> tuple[api.KeyDescription, Watermark | None]:
-            slot = await self._states.change(name, version, "deleted")
-            # Dead here: no permit is signed from now on. What was permitted before is
-            # in the watermark, and its signature is out or thrown away by then.
-            await self._signing.quiet(name)
-            final: Watermark | None = None
-            try:
-                # Dead everywhere: other enclaves that have not heard of it cannot vote.
-                final = await self.guard.stop(slot.public_key, "retired")
-            except Refused:
-                # No record that can be trusted: nobody votes with it as it is.
-                self._unprotected.add(slot.public_key)
-            return slot.describe(), final
-
-        return await self._changes.finish(work())
+        slot, final = await self._states.change(
+            validator_name(identifier), version, "deleted"
+        )
+        return slot.describe(), final
 
     async def reload(self) -> Reloaded:
         """Take over what the store holds. See the port."""
-        difference = await self._changes.finish(self._parts.refresh.refresh())
-        return Reloaded(
-            added=difference.added,
-            changed=difference.changed,
-            removed=difference.removed,
-            rejected=len(self._changes.rejected),
-        )
+        return await self._states.reload()
 
-    async def _look_at_watermarks(self, coming: Sequence[Slot]) -> None:
-        """Read the watermarks of keys that come, and of those that had none."""
-        keys = {slot.public_key for slot in coming if slot.purpose == VALIDATOR}
-        keys |= self._unprotected
-        lost = set(await self.guard.load(sorted(keys)))
-        self._unprotected = (self._unprotected - keys) | lost
+    async def listen(self) -> None:
+        """Take over what other enclaves changed. See the port."""
+        await self._states.hearing.listen()
 
-    async def probe(self) -> None:
-        """Ask the watermark store something. Raises Undecided."""
-        await self._parts.writer.store.read_watermarks([_NOBODY])
+    async def seek(self, identifiers: Sequence[str]) -> None:
+        """Look for keys that are unknown here. See the port."""
+        names = [validator_name(identifier) for identifier in identifiers]
+        # What is no public key is nobody's, here or elsewhere.
+        keys = [bytes.fromhex(name[2:]) for name in names if is_validator_name(name)]
+        if keys:
+            await self._states.hearing.seek(keys)
 
     # --- slashing history ---
 
@@ -390,5 +379,5 @@ class Validators:
     async def import_history(self, history: Mapping[bytes, Watermark]) -> int:
         """Register these validators, or move them forward. See the port."""
         await self._changes.finish(self.guard.register_many(history))
-        self._unprotected -= history.keys()
+        await self._states.registered(history)
         return len(history)

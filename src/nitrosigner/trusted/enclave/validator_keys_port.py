@@ -9,7 +9,7 @@ Every change is idempotent, because its answer may get lost: asked again it says
 there. No method takes or returns a private key in the clear.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal, Protocol
 
 import msgspec
@@ -151,7 +151,7 @@ class ValidatorKeys(Protocol):
 
     @property
     def guard(self) -> SlashingGuard:
-        """Who permits duties: `permit`, `permit_many`."""
+        """Who permits duties: `permit`, `permit_many`, `permit_soon`."""
         ...
 
     @property
@@ -162,6 +162,30 @@ class ValidatorKeys(Protocol):
     @property
     def import_public_key(self) -> bytes:
         """Raw X25519 key of this boot."""
+        ...
+
+    # --- the enclaves beside us ---
+
+    async def listen(self) -> None:
+        """
+        Take over what other enclaves on the store had changed when this was called.
+
+        Done every second anyway. To be awaited before what cannot be taken back, and
+        before a key's state is changed or told.
+
+        Raises:
+            Undecided: The store did not answer.
+        """
+        ...
+
+    async def seek(self, identifiers: Sequence[str]) -> None:
+        """
+        Look for keys that `find` does not know: another enclave may have them by now.
+
+        Raises:
+            Malformed: One is no public key.
+            Undecided: The store did not answer.
+        """
         ...
 
     # --- looking ---
@@ -201,6 +225,12 @@ class ValidatorKeys(Protocol):
             Refused: The key is unknown, disabled, deleted, or was altered.
             Undecided: A change of it is not settled, or too many wait (OVERLOADED).
         """
+        ...
+
+    def sign_soon(
+        self, permit: Permit, then: Callable[[Signature | Verdict], None]
+    ) -> None:
+        """As `sign`; *then* hears the outcome once, and must not raise."""
         ...
 
     async def sign_many(self, permits: Sequence[Permit]) -> list[Signature | Verdict]:

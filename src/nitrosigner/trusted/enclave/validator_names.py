@@ -13,7 +13,12 @@ _DIGITS: Final = 96
 
 def validator_name(identifier: str) -> str:
     """Return the name that *identifier* means; what is no public key stays as it is."""
-    digits = identifier.lower().removeprefix("0x")
-    if len(digits) == _DIGITS and _HEX.issuperset(digits):
-        return "0x" + digits
-    return identifier
+    name = "0x" + identifier.lower().removeprefix("0x")
+    return name if is_validator_name(name) else identifier
+
+
+def is_validator_name(name: str) -> bool:
+    """Return whether *name* is what a validator's key is called."""
+    return (
+        len(name) == _DIGITS + 2 and name.startswith("0x") and _HEX.issuperset(name[2:])
+    )

@@ -459,11 +459,11 @@ def test_a_batch_has_a_verdict_for_each_permit(lab: Any, vp: Any) -> None:
     async def batch(running: Any) -> None:
         validators = running.validators
         names = [(await validators.create()).name for _ in range(4)]
-        await validators.disable(names[1])
         duty = read_duty(attestation(1), validators.network)
         permits = await validators.guard.permit_many(
             [(validators.find(name).public_key, name, duty) for name in names]
         )
+        await validators.disable(names[1])
         permits.insert(2, Permit("0x" + "00" * 48, DIGEST))
         outcomes = await validators.sign_many(permits)
         codes = [

@@ -9,6 +9,7 @@ import ckzg
 import msgspec
 import pytest
 
+from nitrosigner.trusted.enclave.key_news import NOBODY
 from nitrosigner.trusted.enclave.key_writer import header_of
 from nitrosigner.trusted.enclave.permit import Permit
 from nitrosigner.trusted.enclave.sealed_records import seal
@@ -84,7 +85,10 @@ class Times:
 
 
 def registering(request: Any) -> bool:
-    return isinstance(request, services.AdvanceWatermarks)
+    """And no note to other enclaves, which lies in the same store."""
+    return isinstance(request, services.AdvanceWatermarks) and NOBODY not in {
+        change.public_key for change in request.changes
+    }
 
 
 def sealing(request: Any) -> bool:

@@ -126,9 +126,12 @@ async def _sign_chunk(
     if part.duty is None:
         return
     async with turns:
-        judged = _judged(call, part.duty, chunk)
+        judged = await _judged(call, part.duty, chunk)
         try:
             call.around.audit.demand()
+            if duties.operation_of(part.duty) is not Operation.SIGN_DUTY:
+                # No watermark says that another enclave disabled the key.
+                await call.job.keys.listen()
             call.job.load.demand_in_time(entered, len(judged))
             permits = await _permitted(call, part.duty, judged)
             call.job.load.demand_in_time(entered, len(permits))
@@ -144,10 +147,31 @@ async def _sign_chunk(
                 one.signature = signature
 
 
-def _judged(
+async def _judged(
     call: Call, duty: Duty, chunk: list[_Wanted]
 ) -> list[tuple[_Wanted, ValidatorKey]]:
     """Return what the policy lets through, with its keys."""
+    judged = _judged_now(call, duty, chunk)
+    unknown = [
+        one for one in chunk if one.verdict and one.verdict.code is Code.UNKNOWN_KEY
+    ]
+    if unknown:
+        # They may have come to another enclave just now.
+        try:
+            await call.job.keys.seek([one.identifier for one in unknown])
+        except Verdict as verdict:
+            for one in unknown:
+                one.verdict = verdict
+        else:
+            for one in unknown:
+                one.verdict = None
+            judged += _judged_now(call, duty, unknown)
+    return judged
+
+
+def _judged_now(
+    call: Call, duty: Duty, chunk: list[_Wanted]
+) -> list[tuple[_Wanted, ValidatorKey]]:
     operation = duties.operation_of(duty)
     policy, client = call.around.policy, call.client
     judged = []

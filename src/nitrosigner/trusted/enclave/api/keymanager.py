@@ -168,6 +168,8 @@ async def _delete_one(
         public_key = public_key_of(text)
         name = named(public_key)
         call.around.policy.demand_name(call.client, name)
+        # Of a key that came to another enclave just now, "not active" would be a lie.
+        await keys.listen()
         key = _described(call, name)
         if key is not None:
             facts.key = name
@@ -273,7 +275,7 @@ async def voluntary_exit(call: Call) -> Response:
     send the exit off. An enclave knows no beacon node: it is told both, and answers
     with the signed exit.
     """
-    facts, key = described(call, Operation.SIGN_VOLUNTARY_EXIT)
+    facts, key = await described(call, Operation.SIGN_VOLUNTARY_EXIT)
     fields = query(call, "epoch", "validator_index", "confirm")
     if "epoch" not in fields or "validator_index" not in fields:
         raise Malformed(

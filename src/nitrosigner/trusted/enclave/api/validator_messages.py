@@ -68,7 +68,7 @@ async def signed(
 
 async def deposit_data(call: Call) -> Response:
     """POST deposit-data."""
-    facts, key = described(call, Operation.SIGN_DEPOSIT)
+    facts, key = await described(call, Operation.SIGN_DEPOSIT)
     facts.duty = "DEPOSIT"
     wanted = read(_deposit, call.request.body)
     amount = uint64(wanted.amount, "amount")
@@ -120,7 +120,7 @@ async def sign_exit(
 
 async def voluntary_exit(call: Call) -> Response:
     """POST voluntary-exit."""
-    facts, key = described(call, Operation.SIGN_VOLUNTARY_EXIT)
+    facts, key = await described(call, Operation.SIGN_VOLUNTARY_EXIT)
     wanted = read(_exit, call.request.body)
     epoch = uint64(wanted.epoch, "epoch")
     validator_index = uint64(wanted.validator_index, "validator_index")
@@ -138,7 +138,7 @@ async def voluntary_exit(call: Call) -> Response:
 
 async def bls_to_execution_change(call: Call) -> Response:
     """POST bls-to-execution-change."""
-    facts, key = described(call, Operation.SIGN_BLS_CHANGE)
+    facts, key = await described(call, Operation.SIGN_BLS_CHANGE)
     facts.duty = "BLS_TO_EXECUTION_CHANGE"
     wanted = read(_bls_change, call.request.body)
     validator_index = uint64(wanted.validator_index, "validator_index")

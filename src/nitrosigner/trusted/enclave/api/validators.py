@@ -50,7 +50,7 @@ def base64_bytes(text: str, name: str) -> bytes:
         raise Malformed(Code.MALFORMED_REQUEST, f"{name} is not base64") from None
 
 
-def described(
+async def described(
     call: Call, operation: Operation, verb: str = ""
 ) -> tuple[Facts, api.KeyDescription]:
     """
@@ -58,10 +58,14 @@ def described(
 
     Raises:
         Refused: The client, or no such key.
+        Undecided: The store did not answer.
     """
     facts = call.begin(operation)
     facts.operation = verb or facts.operation
     call.around.policy.demand(call.client, operation)
+    if operation is not Operation.LIST_KEYS:
+        # Not what it was a second ago, where an order or a signature for good follows.
+        await call.job.keys.listen()
     key = call.job.keys.describe(call.identifier)
     facts.key = key.name
     call.around.policy.demand_key(call.client, key)
@@ -79,9 +83,9 @@ async def list_keys(call: Call) -> Response:
     return ok(page)
 
 
-def show(call: Call) -> Response:
+async def show(call: Call) -> Response:
     """GET one validator."""
-    facts, key = described(call, Operation.LIST_KEYS)
+    facts, key = await described(call, Operation.LIST_KEYS)
     call.facts.remove(facts)
     return ok(key)
 
@@ -231,7 +235,7 @@ async def _changed(
     verb: str,
     method: Callable[[str, int | None], Awaitable[api.KeyDescription]],
 ) -> Response:
-    facts, key = described(call, Operation.MANAGE_KEY, verb)
+    facts, key = await described(call, Operation.MANAGE_KEY, verb)
     body = call.request.body
     wanted = read(_change, body) if body else validator_api.ChangeValidator()
     return ok(await recorded(call, facts, lambda: method(key.name, wanted.version)))

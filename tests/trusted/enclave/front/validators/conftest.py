@@ -163,6 +163,22 @@ class FakeValidators:
         self.reloading: asyncio.Event | None = None
         self.reloaded = Reloaded(added=1, changed=0, removed=0, rejected=0)
         self.import_public_key = bytes(range(32))
+        self.elsewhere: dict[str, FakeKey] = {}
+        """What other enclaves changed, and we have not heard of."""
+        self.deaf = False
+        self.listened = 0
+
+    async def listen(self) -> None:
+        await asyncio.sleep(0)
+        if self.deaf:
+            raise Undecided(Code.STORAGE_UNAVAILABLE, "the store is silent")
+        self.listened += 1
+        self.keys |= self.elsewhere
+        self.elsewhere = {}
+
+    async def seek(self, identifiers: Sequence[str]) -> None:
+        if any(len(one.removeprefix("0x")) == 96 for one in identifiers):
+            await self.listen()
 
     async def register_all(self) -> None:
         for key in self.keys.values():
@@ -226,6 +242,16 @@ class FakeValidators:
     async def sign(self, permit: Permit) -> Signature:
         await asyncio.sleep(0)
         return self._sign(permit)
+
+    def sign_soon(
+        self, permit: Permit, then: Callable[[Signature | Verdict], None]
+    ) -> None:
+        # A failure that is no verdict comes at once, as it would from the real thing.
+        try:
+            outcome: Signature | Verdict = self._sign(permit)
+        except Verdict as verdict:
+            outcome = verdict
+        asyncio.get_running_loop().call_soon(then, outcome)
 
     async def sign_many(self, permits: Sequence[Permit]) -> list[Signature | Verdict]:
         await asyncio.sleep(0)
