@@ -262,7 +262,7 @@ def changed(data: Anything, source: Random) -> tuple[Anything, tuple[Any, ...]]:
         digit = "1" if value[place : place + 1] == "0" else "0"
         new = value[:place] + digit + value[place + 1 :]
     elif isinstance(value, str):
-        new = str(int(value) + 1)
+        new = str(source.choice((int(value) + 1, 2**64 - 1, 2**64)))
     parent[path[-1]] = new
     return data, path
 
