@@ -26,6 +26,7 @@ HOST = "signer.prodnitrowalleteth.private"
 ADMINISTRATOR = Ed25519PrivateKey.from_private_bytes(b"\1" * 32)
 STRANGER = Ed25519PrivateKey.from_private_bytes(b"\2" * 32)
 STACK = "prodNitroWalletEth"
+RUNBOOKS = Path(__file__).parents[2] / "docs/operations"
 
 
 def outputs(**changed: Any) -> dict[str, Any]:
@@ -277,6 +278,30 @@ def test_status_shows_the_file_offline_and_the_account_otherwise(
     code, said = run("status", "--json")
     assert json.loads(said)["started"] is True
     assert json.loads(said)["manifest_version"] == 1
+
+
+def documented(page: str) -> list[str]:
+    """What a runbook shows that `deploy doctor` prints."""
+    text = (RUNBOOKS / f"{page}.md").read_text()
+    block = text.split("$ nitrosigner deploy doctor --outputs outputs.json\n")[1]
+    lines = [line.strip() for line in block.split("```")[0].splitlines()]
+    return [line for line in lines if line]
+
+
+@pytest.mark.parametrize("page", ["first-deployment", "key-ceremony"])
+def test_the_doctor_prints_what_the_runbooks_show(
+    run: Run, account: FakeAccount, page: str
+) -> None:
+    account.deployed = Deployed("CREATE_COMPLETE", outputs())
+    if page == "first-deployment":
+        account.published = None
+    _, said = run("doctor")
+    printed = [one for one in said.splitlines() if not one.startswith("nitrosigner:")]
+    shown = documented(page)
+    assert len(shown) == len(printed) > 4
+    for line, expected in zip(printed, shown, strict=True):
+        # Digests are shortened.
+        assert line.startswith(expected.rstrip("…")), (line, expected)
 
 
 @pytest.mark.parametrize(
