@@ -1,10 +1,10 @@
 """
 Takes over what the store holds by now, as one step.
 
-Several enclaves may serve one deployment behind one load balancer. Each hears of the
-others' keys and changes here: when it is told to reload, every few minutes unasked, and
-at once where a change of its own conflicts. Until then a key that one of them disabled
-still signs on the other.
+Several enclaves may serve one deployment behind one load balancer. They tell each other
+of validators (`key_news`); what was not told is found here: when told to reload, every
+few minutes unasked, and after more news than a note holds. Until then a wallet key that
+one of them disabled still signs on the other.
 
 Everything is read and opened first; then memory changes without a pause. Whoever looks
 meanwhile sees all of it or nothing. A store that fails half-way changes nothing.
