@@ -12,7 +12,7 @@ Sources: ethereum/remote-signing-api 1.4, which Web3Signer, Teku, Lighthouse and
 follow; Lodestar's, Grandine's and Vero's own sources.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from nitrosigner.trusted.signing import beacon_domains as domains
@@ -25,8 +25,7 @@ from nitrosigner.trusted.signing.beacon_requests import (
     field,
     version_of,
 )
-from nitrosigner.trusted.signing.slashing import Slot
-from nitrosigner.trusted.signing.ssz import read_uint64
+from nitrosigner.trusted.signing.ssz import Kind, read_uint64
 from nitrosigner.verdicts import Code, Malformed
 
 _OTHER_NAMES: Final = {
@@ -50,49 +49,52 @@ def _data(request: Mapping[str, object], path: str) -> Mapping[str, object]:
     return an_object(field(value, "data"), f"{path}.data")
 
 
-def _slot(data: Mapping[str, object], name: str, path: str) -> Slot:
-    return Slot(read_uint64(field(data, name), f"{path}.{name}"))
+def _reader(
+    path: str, kind: Kind, domain_type: bytes, *where: str
+) -> Callable[[Mapping[str, object], BeaconNetwork], Reading]:
+    """Return the reader of what stands at *path*. *where* in it is its slot."""
+
+    def read(request: Mapping[str, object], network: BeaconNetwork) -> Reading:
+        slot: object = _data(request, path)
+        at = f"{path}.data"
+        root = kind.root(slot, at)
+        for name in where:
+            slot = field(an_object(slot, at), name)
+            at = f"{at}.{name}"
+        epoch = epoch_of(read_uint64(slot, at), network.preset)
+        return Reading(root, domain_type, epoch)
+
+    return read
 
 
-def payload_bid(request: Mapping[str, object], network: BeaconNetwork) -> Reading:
-    """Read what a builder offers for a slot."""
-    path = "execution_payload_bid"
-    data = _data(request, path)
-    slot = _slot(data, "slot", f"{path}.data")
-    root = containers.EXECUTION_PAYLOAD_BID.root(data, f"{path}.data")
-    return Reading(root, domains.BEACON_BUILDER, epoch_of(slot, network.preset))
-
-
-def payload_envelope(request: Mapping[str, object], network: BeaconNetwork) -> Reading:
-    """Read a payload that is revealed. Its slot is the payload's own (EIP-7843)."""
-    path = "execution_payload_envelope"
-    data = _data(request, path)
-    payload = an_object(field(data, "payload"), f"{path}.data.payload")
-    slot = _slot(payload, "slot_number", f"{path}.data.payload")
-    root = containers.EXECUTION_PAYLOAD_ENVELOPE.root(data, f"{path}.data")
-    return Reading(root, domains.BEACON_BUILDER, epoch_of(slot, network.preset))
-
-
-def payload_attestation(
-    request: Mapping[str, object], network: BeaconNetwork
-) -> Reading:
-    """Read a vote on a payload; only its data is signed, and only its data comes."""
-    path = "payload_attestation_message"
-    data = _data(request, path)
-    slot = _slot(data, "slot", f"{path}.data")
-    root = containers.PAYLOAD_ATTESTATION_DATA.root(data, f"{path}.data")
-    return Reading(root, domains.PTC_ATTESTER, epoch_of(slot, network.preset))
-
-
-def proposer_preferences(
-    request: Mapping[str, object], network: BeaconNetwork
-) -> Reading:
-    """Read what a proposer wants of bids; the slot it will propose in counts."""
-    path = "proposer_preferences"
-    data = _data(request, path)
-    slot = _slot(data, "proposal_slot", f"{path}.data")
-    root = containers.PROPOSER_PREFERENCES.root(data, f"{path}.data")
-    return Reading(root, domains.PROPOSER_PREFERENCES, epoch_of(slot, network.preset))
+payload_bid: Final = _reader(
+    "execution_payload_bid",
+    containers.EXECUTION_PAYLOAD_BID,
+    domains.BEACON_BUILDER,
+    "slot",
+)
+"""What a builder offers for a slot."""
+payload_envelope: Final = _reader(
+    "execution_payload_envelope",
+    containers.EXECUTION_PAYLOAD_ENVELOPE,
+    domains.BEACON_BUILDER,
+    *("payload", "slot_number"),
+)
+"""A payload that is revealed. Its slot is the payload's own (EIP-7843)."""
+payload_attestation: Final = _reader(
+    "payload_attestation_message",
+    containers.PAYLOAD_ATTESTATION_DATA,
+    domains.PTC_ATTESTER,
+    "slot",
+)
+"""A vote on a payload; only its data is signed, and only its data comes."""
+proposer_preferences: Final = _reader(
+    "proposer_preferences",
+    containers.PROPOSER_PREFERENCES,
+    domains.PROPOSER_PREFERENCES,
+    "proposal_slot",
+)
+"""What a proposer wants of bids; the slot it will propose in counts."""
 
 
 def builder_request_auth_root(request: Mapping[str, object]) -> bytes:
