@@ -55,6 +55,7 @@ def plan(file: Path, as_json: bool) -> None:
     from nitrosigner.cli.output import Output
     from nitrosigner.infrastructure import settings
     from nitrosigner.infrastructure.app import image_of
+    from nitrosigner.infrastructure.deployment_checks import CDK
 
     chosen = settings.read(file) if file.exists() else settings.Settings()
     image = image_of(chosen, file.resolve().parent)
@@ -68,7 +69,7 @@ def plan(file: Path, as_json: bool) -> None:
             "instances": f"{one.chosen.minimum}-{one.chosen.maximum} "
             f"{one.instance_type}",
             "lacks": one.not_deployable,
-            "next": f"cdk deploy {one.name} --outputs-file outputs.json"
+            "next": f"{CDK} deploy {one.name} --outputs-file outputs.json"
             if not one.not_deployable
             else "see docs/operations/first-deployment.md",
         }
@@ -131,7 +132,10 @@ def status(
     Output(as_json).fields(
         shown,
         [
-            (field, ", ".join(value) if isinstance(value, list) else str(value))
+            (
+                field,
+                (", ".join(value) or "none") if isinstance(value, list) else str(value),
+            )
             for field, value in shown.items()
         ],
     )

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
+from nitrosigner.untrusted.parent import dynamodb_client as dynamodb_client_module
 from nitrosigner.untrusted.parent.dynamodb_client import dynamodb_client
 from nitrosigner.untrusted.parent.dynamodb_store import DynamoDbStore
 from nitrosigner.untrusted.parent.dynamodb_watermarks import DynamoDbWatermarks
@@ -544,6 +545,30 @@ def test_a_throttled_or_lost_call_is_made_again_by_the_sdk(endpoint: Endpoint) -
         advance(store, (A, 1, b"y"))
     assert endpoint.answers == []
     store.close()
+
+
+def test_signers_that_are_throttled_together_do_not_come_back_together(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ours and the SDK's pauses grow, differ each time, and stay within the patience."""
+    slept: list[float] = []
+    monkeypatch.setattr("botocore.endpoint.time.sleep", slept.append)
+    client = dynamodb_client("eu-west-1", endpoint.url, parallel=2)
+    for _ in range(20):
+        endpoint.answers = [THROTTLED] * 3
+        with pytest.raises(ClientError):
+            client.get_item(TableName="t", Key={"k": {"S": "x"}})
+    client.close()
+    first, second = slept[::2], slept[1::2]
+    assert len(slept) == 40
+    assert len(set(first)) > 10
+    assert max(first) <= 1
+    assert max(first) < max(second) <= 2
+
+    ours = [list(dynamodb_client_module.pauses()) for _ in range(20)]
+    assert len({one[0] for one in ours}) > 10
+    assert all(one[-1] > 4 * one[0] for one in ours)
+    assert all(sum(one) < 3 for one in ours)
 
 
 def test_an_endpoint_that_is_not_there_is_undecided(
