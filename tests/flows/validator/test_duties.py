@@ -68,6 +68,17 @@ DUTIES: dict[str, Json] = {
             "pubkey": "0x" + "99" * 48,
         }
     },
+    "PAYLOAD_ATTESTATION_MESSAGE": {
+        "payload_attestation_message": {
+            "version": "GLOAS",
+            "data": {
+                "beacon_block_root": ROOT,
+                "slot": "72",
+                "payload_present": True,
+                "blob_data_available": True,
+            },
+        }
+    },
     "VOLUNTARY_EXIT": {"voluntary_exit": {"epoch": "9", "validator_index": "3"}},
     "DEPOSIT": {
         "deposit": {
@@ -115,6 +126,28 @@ def test_each_duty_is_signed_for_whom_it_should_be(
         check(key, duty, operator.sign_duty(key, duty))
 
 
+def test_nobody_of_a_new_stack_may_promise_a_builders_money(
+    chain: RunningStack, key: str
+) -> None:
+    hashes = ("parent_block_hash", "parent_block_root", "block_hash", "prev_randao")
+    numbers = ("gas_limit", "builder_index", "slot", "value", "execution_payment")
+    bid: Json = dict.fromkeys((*hashes, "execution_requests_root"), ROOT)
+    bid |= dict.fromkeys(numbers, "72") | {"fee_recipient": "0x" + "11" * 20}
+    duty = {
+        "type": "EXECUTION_PAYLOAD_BID",
+        "fork_info": FORK_INFO,
+        "execution_payload_bid": {
+            "version": "GLOAS",
+            "data": bid | {"blob_kzg_commitments": []},
+        },
+    }
+    for who in ("default", "operator", "validator"):
+        with SignerClient.from_data(chain.folder.path, who) as one:
+            with pytest.raises(Refused) as caught:
+                one.sign_duty(key, duty)
+            assert caught.value.code == "not_allowed"
+
+
 def test_a_block_is_signed(client: SignerClient, key: str, proposal: Any) -> None:
     duty = proposal(80)
     check(key, duty, client.sign_duty(key, duty))
@@ -135,7 +168,7 @@ def test_the_plain_door_lets_a_validator_client_in(
     chain: RunningStack, key: str
 ) -> None:
     url = chain.ready.plain_http
-    with urllib.request.urlopen(f"{url}/api/v1/eth2/publicKeys", timeout=10) as answer:
+    with urllib.request.urlopen(f"{url}/api/v1/eth2/publicKeys", timeout=30) as answer:
         assert key in json.load(answer)
     duty = body("RANDAO_REVEAL", key)
     connection = http.client.HTTPConnection("127.0.0.1", int(url.rpartition(":")[2]))
@@ -160,7 +193,7 @@ def test_prometheus_reads_what_was_signed_and_refused(
         client.sign_duty(key, attestation(20, 21, "bb"))
 
     def page() -> dict[str, str]:
-        with urllib.request.urlopen(chain.ready.metrics, timeout=10) as answer:
+        with urllib.request.urlopen(chain.ready.metrics, timeout=30) as answer:
             lines = answer.read().decode().splitlines()
         return dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
 
