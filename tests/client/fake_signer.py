@@ -194,7 +194,7 @@ class FakeSigner:
         self.server.shutdown()
         self.server.server_close()
         self.server.close_connections()
-        self.thread.join(5)
+        self.thread.join(30)
 
     # --- what the enclave does ----------------------------------------------------
 
@@ -250,7 +250,7 @@ class _Server(ThreadingHTTPServer):
     def get_request(self) -> Any:
         raw, address = super().get_request()
         self.signer.connections += 1
-        raw.settimeout(10)
+        raw.settimeout(30)
         tls = self.context.wrap_socket(
             raw, server_side=True, do_handshake_on_connect=False
         )
@@ -536,7 +536,7 @@ class Problem(Exception):
         self.code = code
 
 
-def until(condition: Callable[[], bool], seconds: float = 10) -> None:
+def until(condition: Callable[[], bool], seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

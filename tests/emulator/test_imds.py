@@ -43,7 +43,7 @@ def kms(tmp_path: Path, clock: Clock) -> Iterator[RunningKms]:
 
 @pytest.fixture
 def ask(kms: RunningKms) -> Iterator[Ask]:
-    connection = http.client.HTTPConnection("127.0.0.1", kms.imds_port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", kms.imds_port, timeout=30)
 
     def send(method: str, path: str, **headers: str) -> tuple[int, bytes]:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -64,7 +64,7 @@ def token(ask: Ask) -> str:
 
 def test_botocore_gets_credentials_that_kms_accepts(kms: RunningKms) -> None:
     fetcher = InstanceMetadataFetcher(
-        timeout=5,
+        timeout=30,
         num_attempts=1,
         config={
             "ec2_metadata_service_endpoint": kms.imds_url + "/",

@@ -47,7 +47,7 @@ async def ask(port: int) -> bytes:
 
 
 async def until(balancer: LoadBalancer, healthy: list[bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while balancer.healthy != healthy:
             await asyncio.sleep(0.005)
 

@@ -13,14 +13,14 @@ from nitrosigner.emulator.nsm_socket import MAX_MESSAGE, SocketTransport, serve
 @contextmanager
 def _served(handle: Callable[[bytes], bytes]) -> Iterator[socket.socket]:
     ours, theirs = socket.socketpair()
-    ours.settimeout(10)
+    ours.settimeout(30)
     thread = threading.Thread(target=serve, args=(theirs, handle))
     thread.start()
     try:
         yield ours
     finally:
         ours.close()
-        thread.join(10)
+        thread.join(30)
         assert not thread.is_alive()
 
 

@@ -126,7 +126,7 @@ async def _through(files: ClientFiles, sent: bytes) -> tuple[bytes, list[bytes]]
     to = inner.sockets[0].getsockname()[1]
     outer = await PlainHttp(to, tls).start(0)
     port = outer.sockets[0].getsockname()[1]
-    async with inner, outer, asyncio.timeout(10):
+    async with inner, outer, asyncio.timeout(30):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(sent)
         answer = await reader.read(4096)

@@ -72,7 +72,7 @@ def test_a_living_listener_is_not_displaced(run: Path) -> None:
         # The probe is a connection of its own; ours comes behind it.
         with UnixVsock(run, 16).connect(7001) as ours:
             ours.sendall(b"x")
-            first.settimeout(10)
+            first.settimeout(30)
             probe, _ = first.accept()
             probe.close()
             theirs, _ = first.accept()

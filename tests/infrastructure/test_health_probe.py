@@ -38,7 +38,7 @@ def answering(pem: Path) -> Iterator[Callable[[bytes], str]]:
 
     yield start
     for thread in threads:
-        thread.join(5)
+        thread.join(30)
     for one in sockets:
         one.close()
 

@@ -35,7 +35,7 @@ def connection(
     kms: RunningKms, context: ssl.SSLContext
 ) -> Iterator[http.client.HTTPSConnection]:
     one = http.client.HTTPSConnection(
-        "127.0.0.1", kms.port, context=context, timeout=10
+        "127.0.0.1", kms.port, context=context, timeout=30
     )
     yield one
     one.close()
@@ -105,13 +105,13 @@ def test_connections_beyond_the_limit_are_closed_and_room_comes_back(
         for _ in range(MAX_CONNECTIONS)
     ]
     try:
-        with socket.create_connection(("127.0.0.1", kms.port), timeout=10) as extra:
+        with socket.create_connection(("127.0.0.1", kms.port), timeout=30) as extra:
             assert extra.recv(1) == b""
     finally:
         for one in held:
             one.close()
     one = client()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while True:
         try:
             one.generate_random(NumberOfBytes=8)
@@ -122,7 +122,7 @@ def test_connections_beyond_the_limit_are_closed_and_room_comes_back(
 
 def test_plain_http_and_garbage_do_not_hurt(kms: RunningKms, client: Make) -> None:
     for noise in (b"GET / HTTP/1.1\r\n\r\n", b"\x00" * 100, b""):
-        with socket.create_connection(("127.0.0.1", kms.port), timeout=10) as one:
+        with socket.create_connection(("127.0.0.1", kms.port), timeout=30) as one:
             one.sendall(noise)
     assert len(client().generate_random(NumberOfBytes=8)["Plaintext"]) == 8
 
@@ -184,11 +184,11 @@ def test_a_slow_answer_comes_and_stopping_does_not_wait_for_it(
 
     worker = threading.Thread(target=call)
     worker.start()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while len(faults.happened) < 2 and time.monotonic() < deadline:
         worker.join(0.01)
     kms.stop()
-    worker.join(10)
+    worker.join(30)
     assert not worker.is_alive()
 
 

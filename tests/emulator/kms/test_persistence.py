@@ -265,7 +265,7 @@ def test_tls_names_the_endpoint_as_the_enclave_and_the_tools_call_it(
     context = ssl.create_default_context(cafile=str(kms.ca))
     context.verify_flags |= ssl.VERIFY_X509_STRICT
     with (
-        socket.create_connection(("127.0.0.1", kms.port), timeout=10) as plain,
+        socket.create_connection(("127.0.0.1", kms.port), timeout=30) as plain,
         context.wrap_socket(plain, server_hostname=name) as secured,
     ):
         assert secured.version() in ("TLSv1.2", "TLSv1.3")
@@ -274,7 +274,7 @@ def test_tls_names_the_endpoint_as_the_enclave_and_the_tools_call_it(
 def test_a_caller_that_trusts_amazon_only_does_not_trust_this(kms: Any) -> None:
     context = ssl.create_default_context()
     with (
-        socket.create_connection(("127.0.0.1", kms.port), timeout=10) as plain,
+        socket.create_connection(("127.0.0.1", kms.port), timeout=30) as plain,
         pytest.raises(ssl.SSLCertVerificationError),
     ):
         context.wrap_socket(plain, server_hostname="kms.us-east-1.amazonaws.com")

@@ -56,7 +56,7 @@ class Wire:
     ) -> tuple[int, bytes]:
         context = ssl.create_default_context(cafile=str(self.kms.ca))
         connection = http.client.HTTPSConnection(
-            "127.0.0.1", self.kms.port, context=context, timeout=10
+            "127.0.0.1", self.kms.port, context=context, timeout=30
         )
         try:
             connection.request("POST", path, body, headers)

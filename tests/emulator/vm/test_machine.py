@@ -109,12 +109,12 @@ def test_a_heartbeat_is_returned_and_nothing_else(
     thread.start()
     try:
         with vsock.connect(9000) as connection:
-            connection.settimeout(10)
+            connection.settimeout(30)
             connection.sendall(sent)
             connection.shutdown(socket.SHUT_WR)
             assert connection.recv(2) == answer
     finally:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
-        thread.join(10)
+        thread.join(30)
     assert not thread.is_alive()

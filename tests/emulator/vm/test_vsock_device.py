@@ -94,7 +94,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def parent(run: Path) -> Iterator[socket.socket]:
     with UnixVsock(run, PARENT).listen(PORT) as listener:
-        listener.settimeout(10)
+        listener.settimeout(30)
         yield listener
 
 
@@ -110,7 +110,7 @@ def talker(device: VsockDevice, start: Callable[..., Any]) -> Talker:
 
 def accepted(parent: socket.socket) -> socket.socket:
     end, _ = parent.accept()
-    end.settimeout(10)
+    end.settimeout(30)
     return end
 
 
@@ -158,7 +158,7 @@ def test_the_parent_reaches_the_guests_port(talker: Talker, run: Path) -> None:
         end.sendall(b"hello")
         assert talker.receive().payload == b"hello"
         talker.send(packet(Operation.DATA, b"answer", **ports))
-        end.settimeout(10)
+        end.settimeout(30)
         assert exactly(end, 6) == b"answer"
 
 
@@ -166,7 +166,7 @@ def test_a_guest_that_does_not_listen_closes_the_connection(
     talker: Talker, run: Path
 ) -> None:
     with socket.socket(socket.AF_UNIX) as end:
-        end.settimeout(10)
+        end.settimeout(30)
         end.connect(str(socket_path(run, CID, HTTPS)))
         asked = talker.receive()
         talker.send(
@@ -419,9 +419,9 @@ def test_whatever_a_guest_sends_the_next_guests_words_still_get_through(
             ends.append(parent.accept()[0])
     for end in ends:
         end.close()
-    parent.settimeout(10)
+    parent.settimeout(30)
     talker.send(packet(Operation.REQUEST))
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while True:
         said = talker.receive()
         if said.operation == Operation.RESPONSE and said.destination_port == OURS:

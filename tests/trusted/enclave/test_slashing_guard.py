@@ -396,7 +396,7 @@ def test_a_fault_of_the_store_client_leaves_nobody_waiting() -> None:
         broken.rows = store.rows
         guard = guard_of(broken)
         with pytest.raises(Undecided):
-            await asyncio.wait_for(guard.permit(KEY, "key", vote(1, 2)), 5)
+            await asyncio.wait_for(guard.permit(KEY, "key", vote(1, 2)), 30)
         task = guard._committing
         assert task is not None
         with pytest.raises(ZeroDivisionError):

@@ -29,6 +29,9 @@ from nitrosigner.untrusted.parent.secrets_manager_store import secrets_manager_c
 from nitrosigner.untrusted.parent.vsock import UnixVsock
 from nitrosigner.untrusted.parent.watermark_store import check_advance
 from nitrosigner.untrusted.parent.watermark_store import (
+    check_page as check_watermarks_page,
+)
+from nitrosigner.untrusted.parent.watermark_store import (
     check_read as check_watermarks_read,
 )
 from nitrosigner.verdicts import Malformed
@@ -39,9 +42,10 @@ from nitrosigner.wire.services import (
     StoredRecord,
     StoredWatermark,
     WatermarkChange,
+    WatermarkPage,
 )
 
-DEADLINE = 10.0
+DEADLINE = 30.0
 
 
 class ReadableLog(EventLog):
@@ -267,6 +271,12 @@ class MemoryWatermarks:
             lambda: [self._advance(change) for change in changes],
         )
 
+    def page(self, after: bytes | None, limit: int) -> Future[WatermarkPage]:
+        return self._do(
+            lambda: check_watermarks_page(after, limit),
+            lambda: self._page(after or b"", limit),
+        )
+
     def release(self) -> None:
         held, self.held = self.held, None
         for act in held or ():
@@ -274,6 +284,12 @@ class MemoryWatermarks:
 
     def close(self) -> None:
         self.closed = True
+
+    def _page(self, after: bytes, limit: int) -> WatermarkPage:
+        keys = sorted(key for key in self.items if key > after)
+        return WatermarkPage(
+            [self.items[key] for key in keys[:limit]], len(keys) > limit
+        )
 
     def _advance(self, change: WatermarkChange) -> bool:
         held = self.items.get(change.public_key)

@@ -160,7 +160,7 @@ class Source:
     def fetch(self) -> Credentials:
         self.fetched += 1
         if self.gate is not None:
-            assert self.gate.wait(10)
+            assert self.gate.wait(30)
         if self.failing:
             raise Undecided(Code.CREDENTIALS_UNAVAILABLE, "not now")
         return Credentials(

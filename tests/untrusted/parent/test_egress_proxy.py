@@ -66,7 +66,7 @@ async def ask(enclave: Any, *parts: bytes) -> tuple[int, dict[str, Any], bytes]:
     for part in parts:
         writer.write(part)
         await writer.drain()
-    answer = await asyncio.wait_for(reader.read(), 5)
+    answer = await asyncio.wait_for(reader.read(), 30)
     writer.close()
     head, _, body = answer.partition(b"\r\n\r\n")
     status = int(head.split()[1]) if head else 0

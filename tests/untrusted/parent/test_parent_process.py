@@ -93,7 +93,7 @@ class Parent:
 
     def end(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)
-        return self.process.wait(15)
+        return self.process.wait(30)
 
     def close(self) -> None:
         if self.process.poll() is None:
@@ -124,7 +124,7 @@ async def ask(enclave: Any, *requests: Request) -> list[Answer]:
     for number, request in enumerate(requests):
         writer.write(frames.encode(number, services.encode(request)))
         while (frame := frame_reader.next()) is None:
-            frame_reader.feed(await asyncio.wait_for(reader.read(1 << 20), 10))
+            frame_reader.feed(await asyncio.wait_for(reader.read(1 << 20), 30))
         assert frame.request_id == number
         answers.append(services.decode_answer(frame.payload))
     writer.close()
@@ -179,7 +179,7 @@ def test_it_survives_the_enclaves_coming_and_going(start: Start, enclave: Any) -
             return b"reset"
         writer.write(b"ping")
         try:
-            return await asyncio.wait_for(reader.read(), 5)
+            return await asyncio.wait_for(reader.read(), 30)
         except ConnectionResetError:
             return b"reset"
         finally:
@@ -237,7 +237,7 @@ def test_two_parents_do_not_share_a_run_folder(start: Start) -> None:
     first = start()
     first.ready()
     second = start(audit={"path": str(first.folder / "other.jsonl")})
-    assert second.process.wait(15) == 4
+    assert second.process.wait(30) == 4
     (line,) = second.log()
     assert line["event"] == "start_failed"
     assert "another parent" in line["message"]
@@ -255,7 +255,7 @@ def test_a_bad_configuration_ends_it_with_a_reason(
     start: Start, changes: Any, named: str
 ) -> None:
     parent = start(**changes)
-    assert parent.process.wait(15) == 2
+    assert parent.process.wait(30) == 2
     (line,) = parent.log()
     assert line["event"] == "configuration_refused"
     assert named in line["message"]
@@ -269,7 +269,7 @@ def test_a_damaged_store_ends_it_and_stays_as_it_is(start: Start, name: str) -> 
     store = parent.folder / name
     store.write_bytes(b"damaged" * 1000)
     again = start()
-    assert again.process.wait(15) == 3
+    assert again.process.wait(30) == 3
     (line,) = again.log()
     assert line["event"] == "start_failed"
     assert line["code"] == "record_untrusted"
@@ -297,7 +297,7 @@ def test_garbage_on_every_door_leaves_it_alive(start: Start, enclave: Any) -> No
                 reader, writer = await enclave.connect(int(kind))
             writer.write(data)
             with contextlib.suppress(ConnectionError):
-                await asyncio.wait_for(reader.read(), 5)
+                await asyncio.wait_for(reader.read(), 30)
             writer.close()
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
@@ -332,9 +332,9 @@ def test_a_watchdog_may_have_callers_kept_out_and_let_in(
     assert tell("status") == {"letting_in": True, "unanswered": 0}
     assert tell("drain")["letting_in"] is False
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", port), 5)
+        socket.create_connection(("127.0.0.1", port), 30)
     assert tell("resume")["letting_in"] is True
-    with socket.create_connection(("127.0.0.1", port), 5) as caller:
+    with socket.create_connection(("127.0.0.1", port), 30) as caller:
         caller.sendall(b"ping")
         inside, _ = behind.accept()
         with inside:
@@ -352,7 +352,7 @@ def test_prometheus_finds_the_counters(start: Start) -> None:
     parent.ready()
     (port,) = [line["port"] for line in parent.log() if line["event"] == "metrics"]
     url = f"http://127.0.0.1:{port}/metrics"
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=30) as answer:
         assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
         text = answer.read().decode()
     assert "nitrosigner_enclave_ready 0" in text

@@ -62,7 +62,7 @@ def test_a_full_backlog_is_waited_for_not_mistaken_for_a_connection(
         assert not connecting.done()
         for _ in range(len(fillers) - 1):
             enclave.accept()[0].close()
-        ours = await asyncio.wait_for(connecting, 5)
+        ours = await asyncio.wait_for(connecting, 30)
         theirs, _ = enclave.accept()
         ours.send(b"hello")
         assert theirs.recv(5) == b"hello"

@@ -41,16 +41,22 @@ Records = dict[tuple[str, str], services.StoredRecord]
 
 
 class Clock:
-    """Real clocks, with a wall clock that can be moved."""
+    """Real clocks, which can be moved: all of them, or the kernel's away from time."""
 
     def __init__(self) -> None:
         self.ahead = 0.0
+        """Time that has passed: here and at the hypervisor, not at KMS."""
+        self.wrong = 0.0
+        """By which only the kernel's wall clock is wrong."""
+
+    def true(self) -> dt.datetime:
+        return dt.datetime.now(dt.UTC) + dt.timedelta(seconds=self.ahead)
 
     def now(self) -> float:
-        return dt.datetime.now(dt.UTC).timestamp() + self.ahead
+        return self.true().timestamp() + self.wrong
 
     def monotonic(self) -> float:
-        return asyncio.get_running_loop().time()
+        return asyncio.get_running_loop().time() + self.ahead
 
 
 class Cut(Exception):
@@ -176,7 +182,7 @@ class FakeParent:
                 )
                 back.start()
                 self._pump(connection, kms)
-                back.join(5)
+                back.join(30)
 
     def _pump(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):
@@ -213,7 +219,7 @@ class FakeParent:
     def stop(self) -> None:
         self.hang_up()
         for thread in self._threads:
-            thread.join(5)
+            thread.join(30)
 
     # --- for tests ---
 
@@ -296,7 +302,7 @@ class Lab:
             {0: self.pcr0, 1: self.pcr0, 2: self.pcr0},
             instance_id="i-0123456789abcdef0",
         )
-        device = EmulatedNsm(self.pki, pcrs, lambda: dt.datetime.now(dt.UTC))
+        device = EmulatedNsm(self.pki, pcrs, self.clock.true)
         return NsmClient(device.handle)
 
     def world(self, parent: FakeParent) -> World:
@@ -404,7 +410,7 @@ def _shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 @pytest.fixture
 def lab(_shared: Lab) -> Iterator[Lab]:
     _shared.faults.clear()
-    _shared.clock.ahead = 0.0
+    _shared.clock.ahead = _shared.clock.wrong = 0.0
     _shared.pcr0 = PCR0
     yield _shared
     _shared.faults.clear()

@@ -139,7 +139,7 @@ def left(route: str, secret: bytes = SECRET) -> int:
             return copies(child.pid, secret)
         finally:
             child.stdin.close()
-            child.wait(10)
+            child.wait(30)
 
 
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs /proc")

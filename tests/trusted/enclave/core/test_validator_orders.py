@@ -129,7 +129,7 @@ def test_an_import_whose_answers_get_lost_is_finished_by_asking_again(
         if kind is registering:
             assert ("keys", NAME) not in vp.records
         hook.left = 0
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while True:
                 try:
                     made = await import_key(running)
@@ -156,7 +156,7 @@ def test_an_enclave_that_dies_during_an_import_leaves_nothing_unprotected(
     async def die(running: Any) -> None:
         vp.after = Times(kind, never, 1000)
         task = asyncio.create_task(import_key(running))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not any(kind(request) for request in vp.requests):
                 await asyncio.sleep(0.005)
         task.cancel()
@@ -183,7 +183,7 @@ def test_an_enclave_that_dies_during_an_import_leaves_nothing_unprotected(
 def test_a_caller_that_leaves_does_not_stop_an_import(lab: Any, vp: Any) -> None:
     async def leave(running: Any) -> None:
         task = asyncio.create_task(import_key(running))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not any(registering(request) for request in vp.requests):
                 await asyncio.sleep(0.001)
         task.cancel()
@@ -231,7 +231,7 @@ def test_a_store_that_is_back_is_noticed_without_duties(lab: Any, vp: Any) -> No
             await vote(running, 60)
         assert not running.checks["watermarks"]
         hook.left = 0
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not running.checks["watermarks"]:
                 await asyncio.sleep(0.02)
 

@@ -97,12 +97,12 @@ class RealParent:
 
         self.thread = threading.Thread(target=lambda: asyncio.run(serve()))
         self.thread.start()
-        assert ready.wait(10)
+        assert ready.wait(30)
 
     def stop(self) -> None:
         if self.thread is not None and self.loop is not None:
             self.loop.call_soon_threadsafe(self.ended.set)
-            self.thread.join(10)
+            self.thread.join(30)
             self.thread = None
 
     # --- the port Vsock ---

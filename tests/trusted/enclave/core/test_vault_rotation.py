@@ -172,7 +172,7 @@ def test_an_interrupted_rotation_is_finished_without_being_asked(
     monkeypatch.setattr(running, "SETTLE_EVERY", 0.01)
 
     async def wait(_run: Any) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while rotating(parent):
                 await asyncio.sleep(0.01)
 

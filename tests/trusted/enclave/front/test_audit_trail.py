@@ -66,7 +66,7 @@ def run(test: Callable[[AuditTrail, Log, Clock], Any]) -> None:
 
 
 async def settled(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not condition():
             await asyncio.sleep(0.005)
 

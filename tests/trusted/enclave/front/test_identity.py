@@ -230,7 +230,7 @@ def test_old_versions_of_tls_are_refused(front: Any, version: Any) -> None:
     with pytest.warns(DeprecationWarning, match="TLSVersion"):
         context.maximum_version = version
     context.set_ciphers("ALL:@SECLEVEL=0")
-    raw = socket.create_connection(("127.0.0.1", front.port), timeout=5)
+    raw = socket.create_connection(("127.0.0.1", front.port), timeout=30)
     with raw, pytest.raises((ssl.SSLError, OSError)):
         context.wrap_socket(raw, server_hostname="localhost")
     assert front.alive
@@ -243,7 +243,7 @@ def test_tls_1_2_is_served_and_1_3_preferred(front: Any) -> None:
     ]:
         context = front.context("default")
         context.maximum_version = most
-        raw = socket.create_connection(("127.0.0.1", front.port), timeout=5)
+        raw = socket.create_connection(("127.0.0.1", front.port), timeout=30)
         with context.wrap_socket(raw, server_hostname="localhost") as connection:
             assert connection.version() == expected
             connection.sendall(

@@ -65,7 +65,7 @@ def presented(front: Any) -> bytes:
     """Return what a client that checks nothing is shown."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    raw = socket.create_connection(("127.0.0.1", front.port), timeout=10)
+    raw = socket.create_connection(("127.0.0.1", front.port), timeout=30)
     with context.wrap_socket(raw) as connection:
         return connection.getpeercert(binary_form=True) or b""
 
@@ -123,7 +123,7 @@ def test_every_kind_of_key_serves_both_versions_of_tls(
     elsewhere.trust()
     context = front.context("default")
     context.minimum_version = context.maximum_version = version
-    raw = socket.create_connection(("127.0.0.1", front.port), timeout=10)
+    raw = socket.create_connection(("127.0.0.1", front.port), timeout=30)
     with context.wrap_socket(raw, server_hostname="localhost") as connection:
         connection.sendall(
             b"GET /api/v1/keys HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"

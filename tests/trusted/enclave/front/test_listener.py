@@ -45,7 +45,7 @@ def test_far_too_many_connections_are_closed_unheard(start: Any) -> None:
     with ExitStack() as stack:
         for _ in range(4 + 32):
             stack.enter_context(
-                socket.create_connection(("127.0.0.1", front.port), timeout=5)
+                socket.create_connection(("127.0.0.1", front.port), timeout=30)
             )
         front.wait(lambda: front.front.connections == 36)
         with pytest.raises((ssl.SSLError, OSError)):
@@ -57,7 +57,7 @@ def test_far_too_many_connections_are_closed_unheard(start: Any) -> None:
 
 def test_handshakes_that_fail_leave_nothing_behind(front: Any) -> None:
     for _ in range(40):
-        with socket.create_connection(("127.0.0.1", front.port), timeout=5) as raw:
+        with socket.create_connection(("127.0.0.1", front.port), timeout=30) as raw:
             raw.sendall(b"not TLS at all\r\n\r\n")
     # Some may still stand in the queue of the kernel, and count when they come.
     front.wait(lambda: front.alive)

@@ -25,7 +25,7 @@ def mode() -> dict[str, object]:
 
 def serve(connection: ssl.SSLSocket) -> None:
     try:
-        connection.settimeout(10)
+        connection.settimeout(30)
         connection.do_handshake()
         connection.recv(4096)
         told = mode()

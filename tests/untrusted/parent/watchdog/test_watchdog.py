@@ -306,7 +306,7 @@ def test_what_is_no_command_is_said_and_harms_nothing(
     serving: Kennel, line: bytes
 ) -> None:
     with socket.socket(socket.AF_UNIX) as caller:
-        caller.settimeout(10)
+        caller.settimeout(30)
         caller.connect(str(serving.folder / "control.sock"))
         caller.sendall(line)
         caller.shutdown(socket.SHUT_WR)
@@ -349,7 +349,7 @@ def test_a_parent_drains_before_the_enclave_ends(
     finally:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
-        thread.join(10)
+        thread.join(30)
     assert asked == ["resume", "drain", "status"]
 
 

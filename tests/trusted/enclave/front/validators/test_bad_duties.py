@@ -364,7 +364,7 @@ def test_a_duty_that_waited_too_long_is_shed_and_can_be_asked_again(
     duty_front.wait(lambda: load.in_flight == 1)
     duty_front.clock.offset += duty_load.DEADLINE + 1
     release(duty_front)
-    asking.join(10)
+    asking.join(30)
     ((status, answer),) = answers
     assert (status, answer["error"]["code"]) == (503, "overloaded")
     assert not duty_front.validators.signed

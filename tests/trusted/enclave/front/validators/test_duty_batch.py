@@ -238,7 +238,7 @@ def test_a_batch_that_waited_too_long_is_not_signed(
     asking.start()
     running.wait(lambda: running.front.around.validators.load.in_flight == 2)
     running.loop.run(late())
-    asking.join(10)
+    asking.join(30)
     ((_, answer),) = answers
     assert {one["error"]["code"] for one in answer} == {503}
     assert not running.validators.signed
