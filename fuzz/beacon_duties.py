@@ -151,7 +151,11 @@ CLIENTS: Final = {
         },
     ),
     "teku": Client(accept=None, sends=_BY_THE_API, block_of_phase0="BLOCK"),
-    "prysm": Client(accept=None, sends=_BY_THE_API, block_of_phase0="BLOCK"),
+    "prysm": Client(
+        accept=None,
+        sends=_BY_THE_API - {"EXECUTION_PAYLOAD_BID"},
+        block_of_phase0="BLOCK",
+    ),
     "nimbus": Client(
         accept="application/json",
         sends=_EVERYWHERE | {"DEPOSIT"},

@@ -66,7 +66,7 @@ def test_the_signing_root_is_the_oracles_in_every_fork(
     oracle: Any, spellings: Any, kind: DutyKind, preset: str
 ) -> None:
     source = random.Random(f"{kind}{preset}")
-    plain = spellings.CLIENTS["prysm"]
+    plain = spellings.CLIENTS["teku"]
     for fork in (fork for fork in FORKS if kind in oracle.kinds_of(fork)):
         for ahead in (False, True):
             message = oracle.draw(kind, fork, preset, source, client_is_ahead=ahead)
@@ -77,10 +77,14 @@ def test_the_signing_root_is_the_oracles_in_every_fork(
             assert spellings.demand_the_same(message, body) == duty
             network = spellings.network(preset)
             assert read_duty({**body, "signing_root": root}, network) == duty
-            for name in ("signingRoot", "signing_root"):
-                with pytest.raises(Malformed) as wrong:
-                    read_duty({**body, name: "0x" + "11" * 32}, network)
-                assert wrong.value.code is Code.SIGNING_ROOT_MISMATCH
+            for name, other in (
+                ("signingRoot", "signing_root"),
+                ("signing_root", "signingRoot"),
+            ):
+                for beside in ({}, {other: root}, {other: None}):
+                    with pytest.raises(Malformed) as wrong:
+                        read_duty(body | beside | {name: "0x" + "11" * 32}, network)
+                    assert wrong.value.code is Code.SIGNING_ROOT_MISMATCH
             if message.judged is None:
                 assert kind not in (*BLOCKS, DutyKind.ATTESTATION)
 

@@ -103,10 +103,11 @@ def read_duty(body: object, network: BeaconNetwork) -> Duty:
     duty = _chainless(request, kind, network)
     if duty is None:
         duty = _of_the_chain(request, kind, network)
-    claimed = request.get("signingRoot", request.get("signing_root"))
-    if claimed is not None:
-        root = read_bytes(claimed, "signingRoot", 32)
-        if root != duty.signing_root:
+    for name in ("signingRoot", "signing_root"):
+        claimed = request.get(name)
+        if claimed is None:
+            continue
+        if read_bytes(claimed, name, 32) != duty.signing_root:
             raise Malformed(
                 Code.SIGNING_ROOT_MISMATCH,
                 "signingRoot is not the root of this message",
