@@ -42,6 +42,7 @@ from nitrosigner.emulator.first_run import REGION
 from nitrosigner.emulator.fleet import Fleet, Instance, Tables
 from nitrosigner.emulator.kms.principals import PrincipalsFile, load_or_create
 from nitrosigner.emulator.running_stack import wait_until
+from nitrosigner.untrusted.parent import instance_lifecycle
 from nitrosigner.verdicts import Code, Refused, Undecided
 
 VERSION = "06000001"
@@ -579,11 +580,13 @@ def test_two_signers_on_one_store_lose_nothing_and_sign_nothing_slashable(
             before = fleet.enclaves(victim)
             fleet.kill(victim)
             killed = time.monotonic()
+            # What decides on AWS whether an instance is let in.
+            wait_until(lambda victim=victim: not can_sign(victim), "it is out")  # type: ignore[misc]
             all_served(keys, received)
             wait_until(
                 lambda victim=victim, before=before: (  # type: ignore[misc]
                     fleet.enclaves(victim) not in ([], before)
-                    and ready(fleet, victim)
+                    and can_sign(victim)
                     and all(fleet.balancer.healthy)
                 ),
                 "the watchdog has brought it back",
@@ -649,12 +652,19 @@ def all_served(keys: list[str], received: Received) -> None:
         pytest.fail(f"not served: {left()}; meanwhile: {received.undecided}")
 
 
-def ready(fleet: Fleet, instance: Instance) -> bool:
-    try:
-        with fleet.client("operator", instance) as client:
-            return client.health().status == "UP"
-    except Undecided:
-        return False
+def can_sign(instance: Instance) -> bool:
+    """What the instance's lifecycle program says to its Auto Scaling group."""
+    told = instance_lifecycle.Configuration(
+        region=REGION,
+        group="played",
+        launching_hook="can-sign",
+        terminating_hook="drained",
+        init_flag="/played",
+        port=instance.places.port,
+    )
+    nobody = object()
+    one = instance_lifecycle.Instance(told, autoscaling=nobody, ssm=nobody)
+    return one.can_sign()
 
 
 def nothing_slashable(received: Received) -> None:
