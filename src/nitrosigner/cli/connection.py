@@ -73,13 +73,17 @@ class Connection:
             return local_stack.read(DEFAULT_DATA)
         return None
 
-    def client(self, *, bootstrap: bool = False) -> SignerClient:
+    def client(
+        self, *, bootstrap: bool = False, any_authority: bool = False
+    ) -> SignerClient:
         """
         Return the client.
 
         Args:
             bootstrap: The caller verifies the attestation first, so that no CA file
                 is needed.
+            any_authority: The same, and a CA file that is there does not count: it may
+                be of a certificate that is to be replaced.
 
         Raises:
             Malformed: The options do not say enough, or a file is unusable.
@@ -98,7 +102,9 @@ class Connection:
             if certificate is None and self.token_file is None:
                 files = stack.client(self.client_name)
                 certificate, key = files.certificate, key or files.key
-        if ca is None and not bootstrap:
+        if any_authority:
+            ca = None
+        elif ca is None and not bootstrap:
             raise Malformed(
                 Code.USAGE,
                 "nothing is named to check the signer's certificate with",

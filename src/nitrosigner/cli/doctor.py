@@ -50,6 +50,11 @@ _WHAT_TO_DO: Final = {
     "tls": "the sealed TLS record does not open: is it this deployment's store?",
 }
 
+_IMPORTED: Final = (
+    "nitrosigner tls show says what clients object to; nitrosigner tls import another "
+    "one, or nitrosigner tls reset"
+)
+
 
 class _Reported(msgspec.Struct, frozen=True):
     """What the enclave told its parent. More may stand there."""
@@ -266,8 +271,11 @@ def _check_signer(
             raise Undecided(
                 Code.NOT_READY,
                 f"the enclave says {body.state}"
+                + (f": {printable(body.message)}" if body.message else "")
                 + (f"; failing: {', '.join(failed)}" if failed else ""),
-                _WHAT_TO_DO.get(body.state, "its checks name what it waits for"),
+                printable(body.hint)
+                or (_IMPORTED if failed == ["imported_certificate"] else "")
+                or _WHAT_TO_DO.get(body.state, "its checks name what it waits for"),
             )
         return f"{body.state}, {body.keys_loaded} keys, {body.kms_calls} KMS calls"
 

@@ -1,6 +1,8 @@
 """
 `nitrosigner tls export`: the signer's authority in the form that each client takes.
 
+What the signer itself shows, and to have it show another, is in `tls_identity`.
+
 What is written is public; the passwords of the PKCS#12 files protect nothing but their
 format, except that of `--identity`, which holds our client's private key.
 """
@@ -23,6 +25,7 @@ from nitrosigner.cli.connection import (
     signer_options,
 )
 from nitrosigner.cli.files import read_file, read_line, write_new, write_new_private
+from nitrosigner.cli.tls_identity import import_, reset, show
 from nitrosigner.client.verification import attested_authority
 from nitrosigner.verdicts import Code, Malformed, Refused
 
@@ -32,7 +35,11 @@ _new_file = click.Path(path_type=Path, dir_okay=False)
 
 @click.group()
 def tls() -> None:
-    """Hand validator clients what they need to trust the signer."""
+    """What the signer shows, and what its clients need to trust it."""
+
+
+for _command in (import_, reset, show):
+    tls.add_command(_command)
 
 
 @tls.command()
