@@ -115,6 +115,7 @@ def test_what_is_counted_is_in_the_templates(synthesized: Any) -> None:
         rates = sorted(
             one["Properties"]["ScheduleExpression"]
             for one in synthesized.resources(name, "AWS::Events::Rule").values()
+            if "ScheduleExpression" in one["Properties"]
         )
         assert rates == ["rate(1 minute)", "rate(5 minutes)"]
     assert NAMES["canary_calls"] == 6 * 12 * NAMES["hours"]

@@ -26,6 +26,7 @@ WITHOUT_RESOURCES = {
         "secretsmanager:BatchGetSecretValue",
         "secretsmanager:ListSecrets",
     },
+    "PrefixListsKnowNoResources": {"ec2:DescribeManagedPrefixLists"},
     "NetworkInterfacesKnowNoResources": {
         "ec2:AssignPrivateIpAddresses",
         "ec2:CreateNetworkInterface",
@@ -59,6 +60,28 @@ def statements(
 
 def listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
+
+
+def test_the_endpoints_pass_what_the_roles_may_and_no_more(synthesized: Any) -> None:
+    """Both jobs together, since their endpoints are the same."""
+    services = (
+        *("autoscaling", "dynamodb", "ec2messages", "kms", "logs"),
+        *("secretsmanager", "ssm", "ssmmessages"),
+    )
+    used, passed = set(), set()
+    for stack in ("prodNitroWalletEth", "prodNitroValidator"):
+        for _, _, statement in statements(synthesized, stack):
+            used |= set(listed(statement["Action"]))
+        # By the key's policy alone, without IAM.
+        key = synthesized.only(stack, "AWS::KMS::Key")["Properties"]["KeyPolicy"]
+        for statement in key["Statement"]:
+            if statement["Sid"].startswith(("Enclave", "Gateway", "Canary")):
+                used |= set(listed(statement["Action"]))
+        for endpoint in synthesized.resources(stack, "AWS::EC2::VPCEndpoint").values():
+            for statement in endpoint["Properties"]["PolicyDocument"]["Statement"]:
+                passed |= set(listed(statement["Action"]))
+    of_endpoints = {one for one in passed if one.split(":")[0] in services}
+    assert of_endpoints == {one for one in used if one.split(":")[0] in services}
 
 
 def test_no_action_is_wild(synthesized: Any, stack: str) -> None:
@@ -127,13 +150,20 @@ def test_instances_are_commanded_only_by_their_tag(
 def test_no_role_may_use_the_key_by_iam_but_the_canary_which_must_fail(
     synthesized: Any, stack: str
 ) -> None:
-    users = {
-        role
+    of_kms = [
+        (role, action)
         for _, role, statement in statements(synthesized, stack)
-        if any(action.startswith("kms:") for action in listed(statement["Action"]))
-    }
+        for action in listed(statement["Action"])
+        if action.startswith("kms:")
+    ]
+    users, used = {role for role, _ in of_kms}, {action for _, action in of_kms}
     assert len(users) == 1
     assert users.pop().startswith("CanaryRole")
+    assert used == {
+        # What must fail, and what shows whether it would.
+        *("kms:Decrypt", "kms:GenerateDataKey", "kms:ReEncryptFrom", "kms:ReEncryptTo"),
+        *("kms:GetKeyPolicy", "kms:ListGrants"),
+    }
 
 
 def test_the_gateway_reads_its_token_and_no_record(

@@ -64,6 +64,70 @@ def test_no_subnet_leads_out_and_nothing_has_a_public_address(
     assert not any(one["Properties"]["MapPublicIpOnLaunch"] for one in subnets)
 
 
+def test_nothing_may_leave_but_to_endpoints_and_to_the_signer(
+    synthesized: Any, stack: str
+) -> None:
+    for group in synthesized.resources(stack, "AWS::EC2::SecurityGroup").values():
+        for rule in group["Properties"].get("SecurityGroupEgress", []):
+            # How CDK says: nothing at all.
+            assert rule["CidrIp"] == "255.255.255.255/32"
+    found = set()
+    for one in synthesized.resources(stack, "AWS::EC2::SecurityGroupEgress").values():
+        rule = one["Properties"]
+        assert rule["IpProtocol"] == "tcp"
+        assert rule["FromPort"] == rule["ToPort"]
+        assert not {"CidrIp", "CidrIpv6"} & rule.keys()
+        to = rule.get("DestinationSecurityGroupId") or rule["DestinationPrefixListId"]
+        found.add((short(rule["GroupId"]), short(to), rule["FromPort"]))
+    assert found == {
+        ("Clients", "Endpoints", 443),
+        ("Clients", "Entrance", 443),
+        ("Entrance", "Signers", 8443),
+        ("Signers", "Endpoints", 443),
+        ("Signers", "PrefixListss3", 443),
+        ("Signers", "PrefixListsdynamodb", 443),
+    }
+
+
+def short(reference: dict[str, Any]) -> str:
+    name: str = reference["Fn::GetAtt"][0]
+    name = name.removeprefix("Network").split("SecurityGroup")[0]
+    return name[:-8] if name.startswith("PrefixLists") else name
+
+
+def test_prefix_lists_are_asked_of_aws_by_their_names(
+    synthesized: Any, stack: str
+) -> None:
+    asked = synthesized.resources(stack, "Custom::AWS").values()
+    names = []
+    for one in asked:
+        text = json.dumps(one["Properties"]["Create"]).replace("\\", "")
+        assert '"action":"DescribeManagedPrefixLists"' in text
+        # Anybody may give a list of his own such a name.
+        assert '"owner-id","Values":["AWS"]' in text
+        names.append(re.findall(r"\.(s3|dynamodb)\"", text))
+        assert one["Properties"]["InstallLatestAwsSdk"] is False
+    assert sorted(names) == [["dynamodb"], ["s3"]]
+
+
+def test_instances_start_after_what_they_need_to_install_themselves(
+    synthesized: Any, stack: str
+) -> None:
+    group = synthesized.only(stack, "AWS::AutoScaling::AutoScalingGroup")
+    needed = {
+        name
+        for kind in (
+            "AWS::EC2::VPCEndpoint",
+            "AWS::EC2::SecurityGroupEgress",
+            "AWS::EC2::SecurityGroupIngress",
+            "AWS::KMS::Key",
+        )
+        for name in synthesized.resources(stack, kind)
+        if "fromprodNitro" not in name
+    }
+    assert needed <= set(group["DependsOn"])
+
+
 def test_every_service_is_reached_through_an_endpoint_for_this_account(
     synthesized: Any, stack: str
 ) -> None:
@@ -73,8 +137,18 @@ def test_every_service_is_reached_through_an_endpoint_for_this_account(
         name = json.dumps(properties["ServiceName"])
         service = name.rstrip('"]} ').rsplit("}, ", 1)[-1].strip('". ')
         found.add((properties["VpcEndpointType"], service))
-        policy = json.dumps(properties["PolicyDocument"])
-        assert "aws:PrincipalAccount" in policy
+        for statement in properties["PolicyDocument"]["Statement"]:
+            assert statement["Effect"] == "Allow"
+            actions = statement["Action"]
+            assert "*" not in json.dumps(actions)
+            if statement["Sid"] == "PackagesAndLayersOfAws":
+                assert actions == "s3:GetObject"
+                continue
+            assert statement["Condition"] == {
+                "StringEquals": {"aws:PrincipalAccount": {"Ref": "AWS::AccountId"}}
+            }
+            if statement["Sid"] != "OurCallsOnly":
+                assert "AWS::AccountId" in json.dumps(statement["Resource"])
     assert found == {
         ("Interface", "kms"),
         ("Interface", "secretsmanager"),
@@ -97,10 +171,6 @@ def test_only_the_load_balancer_reaches_the_parents_and_only_clients_reach_it(
     assert not any(
         "SecurityGroupIngress" in one["Properties"] for one in groups.values()
     )
-
-    def short(reference: dict[str, Any]) -> str:
-        name: str = reference["Fn::GetAtt"][0]
-        return name.removeprefix("Network").split("SecurityGroup")[0]
 
     found = {
         (
@@ -332,8 +402,9 @@ def test_functions_run_in_the_network_and_are_told_nothing_secret(
     synthesized: Any, stack: str
 ) -> None:
     functions = synthesized.resources(stack, "AWS::Lambda::Function")
-    assert len(functions) == 3
-    for function in functions.values():
+    ours = [one for name, one in functions.items() if not name.startswith("AWS")]
+    assert (len(ours), len(functions)) == (3, 4)
+    for function in ours:
         properties = function["Properties"]
         assert len(properties["VpcConfig"]["SubnetIds"]) == 2
         assert properties["Runtime"] == "python3.13"
@@ -486,7 +557,26 @@ def test_the_alarms_topic_lets_this_stacks_alarms_in_and_nobody_else(
             "aws:SourceAccount": {"Ref": "AWS::AccountId"}
         }
         source = json.dumps(condition["ArnLike"]["aws:SourceArn"])
-        assert f"alarm:{stack}-*" in source or "Rule" in source
+        assert f"alarm:{stack}-*" in source
+
+
+def test_whoever_manages_the_key_is_told_of_at_once(
+    synthesized: Any, stack: str
+) -> None:
+    rule = synthesized.named(stack, "AWS::Events::Rule", "NoticesKeyManaged")
+    pattern = rule["Properties"]["EventPattern"]
+    key = synthesized.template(stack)["Outputs"]["KMSKeyARN"]["Value"]
+    assert pattern["detail"]["resources"] == {"ARN": [key]}
+    assert {"PutKeyPolicy", "CreateGrant", "ScheduleKeyDeletion", "DisableKey"} <= set(
+        pattern["detail"]["eventName"]
+    )
+    (target,) = rule["Properties"]["Targets"]
+    assert (
+        target["Arn"]
+        == synthesized.template(stack)["Outputs"]["AlarmTopicArn"]["Value"]
+    )
+    # EventBridge publishes as a role, or not at all: the topic's policy has only alarms.
+    assert target["RoleArn"]["Fn::GetAtt"][0].startswith("NoticesKeyManagedRole")
 
 
 def test_metrics_are_made_from_what_the_programs_write(node: None) -> None:
@@ -511,7 +601,8 @@ def test_the_canary_and_the_probe_run_by_themselves(
     synthesized: Any, stack: str
 ) -> None:
     rules = synthesized.resources(stack, "AWS::Events::Rule").values()
-    schedules = {rule["Properties"]["ScheduleExpression"] for rule in rules}
+    schedules = {rule["Properties"].get("ScheduleExpression") for rule in rules}
+    schedules.discard(None)
     assert schedules == {"rate(5 minutes)", "rate(1 minute)"}
     canary = synthesized.named(stack, "AWS::Lambda::Function", "Canary")
     variables = canary["Properties"]["Environment"]["Variables"]

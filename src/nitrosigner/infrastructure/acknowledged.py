@@ -51,7 +51,8 @@ def acknowledge(stack: SignerStack) -> None:
     for function in (stack.gateway, stack.canary, stack.probe):
         _give(function, "L1", L1)
     roles = (stack.gateway_role, stack.canary_role, stack.probe_role)
-    for role in (*(one.role for one in roles), stack.instance_role):
+    asking = stack.network.prefix_lists.role
+    for role in (*(one.role for one in roles), asking, stack.instance_role):
         _give(role, "IAM5[Resource::*]", NO_RESOURCES)
     group = (
         f"{_ARN}autoscaling:{_HERE}autoScalingGroup:*:autoScalingGroupName/"

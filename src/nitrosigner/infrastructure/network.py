@@ -3,7 +3,7 @@ The network: private subnets without a way to the internet, and the AWS services
 
 Nothing in here decides who may sign; that is decided in the enclave. What a network can
 do is make a stolen credential or a subverted parent less useful: no route leads out,
-and the endpoints pass on only calls of this account.
+and the endpoints pass on only our programs' calls on this account's things.
 """
 
 from collections.abc import Mapping
@@ -14,6 +14,9 @@ from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_logs as logs
 from constructs import Construct
+
+from nitrosigner.infrastructure import endpoint_policies
+from nitrosigner.infrastructure.prefix_lists import PrefixLists
 
 HTTPS: Final = 443
 _SERVICES: Final[Mapping[str, ec2.InterfaceVpcEndpointAwsService]] = {
@@ -108,7 +111,8 @@ class Network(Construct):
                 security_groups=[self.endpoints],
                 open=False,
             )
-            endpoint.add_to_policy(_calls_of_this_account())
+            for statement in endpoint_policies.statements(service):
+                endpoint.add_to_policy(statement)
         for source in (self.signers, self.clients):
             self.endpoints.add_ingress_rule(
                 source, ec2.Port.tcp(HTTPS), "Calls of AWS services"
@@ -117,15 +121,22 @@ class Network(Construct):
                 self.endpoints, ec2.Port.tcp(HTTPS), "Calls of AWS services"
             )
         self.dynamodb = self._gateway("DynamoDb", "DYNAMODB")
-        self.dynamodb.add_to_policy(_calls_of_this_account())
+        for statement in endpoint_policies.statements("DynamoDb"):
+            self.dynamodb.add_to_policy(statement)
         self.s3 = self._gateway("S3", "S3")
         for statement in _s3_statements():
             self.s3.add_to_policy(statement)
-        # Gateway endpoints have public addresses, whose prefix lists are named only in
-        # the region. No route but those to the two endpoints exists for them.
-        self.signers.add_egress_rule(
-            ec2.Peer.any_ipv4(), ec2.Port.tcp(HTTPS), "S3 and DynamoDB"
+        self.prefix_lists = PrefixLists(
+            self, "PrefixLists", log_retention=log_retention
         )
+        for peer in self.prefix_lists.peers:
+            self.signers.add_egress_rule(
+                peer, ec2.Port.tcp(HTTPS), "A gateway endpoint"
+            )
+        if nat_gateway:
+            self.signers.add_egress_rule(
+                ec2.Peer.any_ipv4(), ec2.Port.tcp(HTTPS), "The internet, as chosen"
+            )
 
     def _gateway(self, name: str, service: str) -> ec2.GatewayVpcEndpoint:
         return self.vpc.add_gateway_endpoint(
@@ -155,22 +166,6 @@ class Network(Construct):
             description=description,
             allow_all_outbound=False,
         )
-
-
-def _calls_of_this_account() -> iam.PolicyStatement:
-    """
-    Let this account's principals through, and nobody's else.
-
-    Whoever holds an instance could otherwise carry data out with credentials of an
-    account of his own.
-    """
-    return iam.PolicyStatement(
-        sid="CallsOfThisAccount",
-        principals=[iam.AnyPrincipal()],
-        actions=["*"],
-        resources=["*"],
-        conditions={"StringEquals": {"aws:PrincipalAccount": Aws.ACCOUNT_ID}},
-    )
 
 
 def _s3_statements() -> list[iam.PolicyStatement]:

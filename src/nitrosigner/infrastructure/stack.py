@@ -24,11 +24,9 @@ from aws_cdk import (
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as event_targets
-from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_s3_assets as s3_assets
-from aws_cdk import aws_sns as sns
 from constructs import Construct
 
 from nitrosigner.infrastructure import bundle, deployed_settings, fleet, user_data
@@ -38,6 +36,7 @@ from nitrosigner.infrastructure.entrance import Entrance
 from nitrosigner.infrastructure.gateway import FunctionRole, private_function
 from nitrosigner.infrastructure.measured_image import DEBUG_REGISTER
 from nitrosigner.infrastructure.network import Network
+from nitrosigner.infrastructure.notices import Notices
 from nitrosigner.infrastructure.observability import Observability
 from nitrosigner.infrastructure.parent_container import ParentContainer
 from nitrosigner.infrastructure.settings import Job, ParentKind, Plan
@@ -124,7 +123,10 @@ class SignerStack(Stack):
             self.instance_role.add_to_policy(statement)
         self.token = client_token(self, "GatewayToken", debug=plan.debug)
         self.control = Control(self, "Control", stack_name=plan.name)
-        self.topic = self._topic()
+        notices = Notices(
+            self, "Notices", stack_name=plan.name, given=chosen.alarm_topic
+        )
+        self.topic = notices.topic
         self.gateway_role = FunctionRole(
             self, "GatewayRole", log_retention=self._retention
         )
@@ -142,6 +144,7 @@ class SignerStack(Stack):
             canary_role=self.canary_role.role.role_arn,
             key_administrator=chosen.key_administrator or _cloudformation_role(),
         )
+        notices.watch_key(self.key.arn)
         self._code = lambda_.Code.from_asset(str(assets.gateway))
         self.gateway = self._gateway()
         self.canary = self._canary()
@@ -182,35 +185,6 @@ class SignerStack(Stack):
                     )
                 ],
             )
-
-    def _topic(self) -> sns.ITopic:
-        if self.plan.chosen.alarm_topic is not None:
-            return sns.Topic.from_topic_arn(
-                self, "Alarms", self.plan.chosen.alarm_topic
-            )
-        # Not encrypted with a key of ours: CloudWatch could not publish, and what is
-        # said here is that something is wrong, never what was signed.
-        topic = sns.Topic(self, "Alarms", enforce_ssl=True)
-        # A topic's policy stands in place of the one that SNS makes by itself, and
-        # only that one lets CloudWatch publish: unsaid, no alarm would reach anybody.
-        topic.add_to_resource_policy(
-            iam.PolicyStatement(
-                sid="AlarmsOfThisStackTell",
-                principals=[iam.ServicePrincipal("cloudwatch.amazonaws.com")],
-                actions=["sns:Publish"],
-                resources=[topic.topic_arn],
-                conditions={
-                    "StringEquals": {"aws:SourceAccount": Aws.ACCOUNT_ID},
-                    "ArnLike": {
-                        "aws:SourceArn": (
-                            f"arn:{Aws.PARTITION}:cloudwatch:{Aws.REGION}:"
-                            f"{Aws.ACCOUNT_ID}:alarm:{self.plan.name}-*"
-                        )
-                    },
-                },
-            )
-        )
-        return topic
 
     def _gateway(self) -> lambda_.Function:
         role = self.gateway_role.role
@@ -410,6 +384,8 @@ class SignerStack(Stack):
             notifications=self.topic,
         )
         built.serve(self.entrance.targets)
+        # What installs itself needs its endpoints, and the rules that lead there.
+        built.group.node.add_dependency(self.network)
         # In a rollout KMS must admit the new image before the first instance runs it.
         built.group.node.add_dependency(self.key)
         # An instance that starts before it may read or write anything gives up.

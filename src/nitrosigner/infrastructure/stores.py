@@ -128,6 +128,7 @@ class ValidatorStores(Construct):
                     "dynamodb:BatchGetItem",
                     "dynamodb:DescribeTable",
                     "dynamodb:PutItem",
+                    "dynamodb:Scan",
                 ],
                 [self.watermarks.table_arn],
             ),
