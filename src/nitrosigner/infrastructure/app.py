@@ -62,8 +62,16 @@ def image_of(chosen: Settings, root: Path) -> measured_image.MeasuredImage:
     return image
 
 
-def main() -> int:
-    """Synthesize all stacks and return the exit code."""
+def main(
+    folder: Path = bundle.PROJECT, wheels: bundle.Wheels = bundle.locked_wheels
+) -> int:
+    """
+    Synthesize all stacks and return the exit code.
+
+    Args:
+        folder: Where `deployment.json` is, if there is one, and what is built goes.
+        wheels: Gets other people's packages.
+    """
     try:
         need_node()
         # The CDK starts Node.js when it is imported.
@@ -75,13 +83,13 @@ def main() -> int:
         # Run by `cdk`, it writes where CDK_OUTDIR says.
         app = App() if "CDK_OUTDIR" in os.environ else App(outdir="cdk.out")
         named = app.node.try_get_context("settings")
-        path = Path(named or bundle.PROJECT / SETTINGS)
+        path = Path(named or folder / SETTINGS)
         there = named is not None or path.exists()
         chosen = settings.read(path) if there else Settings()
         root = path.resolve().parent
         image = image_of(chosen, root)
         plans = settings.plans(chosen, measured=image.eif is not None)
-        assets = Assets(image, bundle.PROJECT / BUILD, base=root)
+        assets = Assets(image, folder / BUILD, wheels, base=root)
         add_stacks(app, plans, assets)
         app.synth()
     except Verdict as verdict:
