@@ -95,6 +95,6 @@ const anonymous = await fetch(settings.signer, {
   method: 'POST', headers: { 'content-type': 'application/json' },
   body: JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'eth_accounts', params: [] }),
 })
-report.anonymousRefused = anonymous.status === 403
+report.anonymousRefused = anonymous.status === 401
 provider.destroy(); chainNode.destroy()
 console.log(JSON.stringify(report))
