@@ -111,7 +111,8 @@ def test_every_clients_requests_are_read_as_they_are_meant(
 
 def test_random_duties_in_any_spelling_are_the_oracles(spellings: Any) -> None:
     """And no leaf of a message can change without its root. More by hand."""
-    assert spellings.run(1, seconds=60, cases=600, signatures=12) == 600
+    forever = float("inf")
+    assert spellings.run(1, seconds=forever, cases=300, signatures=8) == 300
 
 
 @pytest.mark.parametrize("fork", ["electra", "fulu", "gloas"])
