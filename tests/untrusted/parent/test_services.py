@@ -98,7 +98,7 @@ class Peer:
 
     async def receive(self) -> tuple[int, Answer]:
         while (frame := self.frames.next()) is None:
-            data = await asyncio.wait_for(self.reader.read(1 << 20), 10)
+            data = await asyncio.wait_for(self.reader.read(1 << 20), 30)
             if not data:
                 raise ConnectionResetError
             self.frames.feed(data)
@@ -112,7 +112,7 @@ class Peer:
 
     async def cut_off(self) -> bool:
         with contextlib.suppress(ConnectionError):
-            return await asyncio.wait_for(self.reader.read(), 10) == b""
+            return await asyncio.wait_for(self.reader.read(), 30) == b""
         return True
 
 
@@ -208,6 +208,7 @@ def test_each_request_gets_its_answer(started: Any) -> None:
                 watermark_age=0.5,
                 kms_calls=1,
                 certificate_not_after=1_900_000_000,
+                clock_offset=-1.5,
             )
             assert await peer.ask(ReportMetrics(counted)) == Done()
             assert world.reports.counted == [counted]
