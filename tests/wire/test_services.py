@@ -21,6 +21,7 @@ from nitrosigner.wire.services import (
     GetCredentials,
     GetRecord,
     ListRecords,
+    ListWatermarks,
     Page,
     PutRecord,
     ReadWatermarks,
@@ -30,6 +31,7 @@ from nitrosigner.wire.services import (
     StoredRecord,
     StoredWatermark,
     WatermarkChange,
+    WatermarkPage,
     Watermarks,
 )
 
@@ -103,6 +105,7 @@ def test_cut_off_or_prolonged_messages_are_refused(message: Any) -> None:
         Watermarks([StoredWatermark(KEYS[0], 1, b"")]),
         Watermarks([StoredWatermark(KEYS[0], 1, bytes(services.MAX_WATERMARK + 1))]),
         Watermarks([StoredWatermark(KEYS[0], 1, b"x")] * (services.MAX_WATERMARKS + 1)),
+        WatermarkPage([StoredWatermark(KEYS[0], 1, b"x")] * 513, more=False),
         Advanced([]),
         Advanced([True] * (services.MAX_WATERMARKS + 1)),
         Failed("internal", "x" * 513),
@@ -119,6 +122,10 @@ def test_an_answer_beyond_its_limits_is_refused(answer: Any) -> None:
         ReadWatermarks([]),
         ReadWatermarks([KEYS[0] + b"x"]),
         ReadWatermarks([*KEYS, b"\xff" * 48]),
+        ListWatermarks(b"", 5),
+        ListWatermarks(KEYS[0][1:], 5),
+        ListWatermarks(None, 0),
+        ListWatermarks(None, 513),
         AdvanceWatermarks([]),
         AdvanceWatermarks([WatermarkChange(KEYS[0][1:], 0, b"x")]),
         AdvanceWatermarks([WatermarkChange(KEYS[0], -1, b"x")]),
@@ -149,13 +156,15 @@ def test_the_largest_questions_and_answers_for_watermarks_fit_in_a_frame() -> No
         ReadWatermarks(KEYS),
         AdvanceWatermarks([WatermarkChange(key, last - 1, data) for key in KEYS]),
         Watermarks([StoredWatermark(key, last, data) for key in KEYS]),
+        WatermarkPage([StoredWatermark(key, last, data) for key in KEYS], more=True),
+        ListWatermarks(KEYS[0], len(KEYS)),
         Advanced([True] * len(KEYS)),
     ):
         payload = services.encode(message)
         assert len(payload) <= frames.MAX_PAYLOAD
         read = (
             services.decode_request
-            if isinstance(message, (ReadWatermarks, AdvanceWatermarks))
+            if isinstance(message, (ReadWatermarks, ListWatermarks, AdvanceWatermarks))
             else services.decode_answer
         )
         assert read(payload) == message

@@ -117,6 +117,19 @@ class ReadWatermarks(_Message, frozen=True, tag="read_watermarks"):
     ]
 
 
+class ListWatermarks(_Message, frozen=True, tag="list_watermarks"):
+    """
+    Ask for every watermark, after that of *after* (none: from the first).
+
+    The order is the store's own and always the same. Answer: `WatermarkPage`. What lies
+    there from the first question to the last is told exactly once; what is written
+    meanwhile may be missing.
+    """
+
+    after: PublicKey | None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_WATERMARKS)]
+
+
 class WatermarkChange(
     msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False
 ):
@@ -179,6 +192,7 @@ Request = (
     | PutRecord
     | RemoveRecord
     | ReadWatermarks
+    | ListWatermarks
     | AdvanceWatermarks
     | GetCredentials
     | AppendAudit
@@ -240,6 +254,13 @@ class Watermarks(_Message, frozen=True, tag="watermarks"):
     items: Annotated[list[StoredWatermark], msgspec.Meta(max_length=MAX_WATERMARKS)]
 
 
+class WatermarkPage(_Message, frozen=True, tag="watermark_page"):
+    """Some watermarks; *more* says that others follow the last of them."""
+
+    items: Annotated[list[StoredWatermark], msgspec.Meta(max_length=MAX_WATERMARKS)]
+    more: bool
+
+
 class Advanced(_Message, frozen=True, tag="advanced"):
     """Which changes were written, in the order of the request; the others were not."""
 
@@ -285,6 +306,7 @@ Answer = (
     | Stored
     | Conflict
     | Watermarks
+    | WatermarkPage
     | Advanced
     | Credentials
     | Done
@@ -326,7 +348,7 @@ def check(request: Request) -> None:
             sentences = (request.state, request.code, request.message, request.hint)
             if max(map(len, sentences)) > MAX_SENTENCE:
                 raise Malformed(Code.MALFORMED_REQUEST, "a sentence is too long")
-        case GetCredentials() | ReportMetrics():
+        case GetCredentials() | ReportMetrics() | ListWatermarks():
             pass
 
 

@@ -139,6 +139,29 @@ def test_deployments_in_one_table_do_not_see_one_another(
     other.close()
 
 
+def test_a_page_has_the_deployments_own_items_and_nobody_elses(
+    watermarks: DynamoDbWatermarks, client: Between
+) -> None:
+    other = DynamoDbWatermarks(client, table="watermarks", deployment="prod2")
+    keys = [bytes([0x80 + n]) * 48 for n in range(30)]
+    for key in keys:
+        assert advance(watermarks, (key, 0, b"x")) == [True]
+        assert advance(other, (key, 0, b"y")) == [True]
+    # Whatever a person left there under a name like ours.
+    for name in ("prod#0xnothing", "prod#0x" + "ab" * 47, "prod#0x" + "AB" * 48):
+        client.put_item(TableName="watermarks", Item={"validator": {"S": name}})
+    found, after, more = [], None, True
+    while more:
+        page = watermarks.page(after, 4).result(WAIT)
+        assert page.items or not page.more
+        found += page.items
+        more = page.more
+        after = page.items[-1].public_key if page.items else None
+    assert sorted(item.public_key for item in found) == keys
+    assert {item.data for item in found} == {b"x"}
+    other.close()
+
+
 def test_every_read_is_consistent_and_every_write_conditional(
     watermarks: DynamoDbWatermarks, client: Between
 ) -> None:

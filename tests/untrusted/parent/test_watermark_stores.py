@@ -104,6 +104,54 @@ def test_the_largest_question_is_answered(store: WatermarkStore) -> None:
     ]
 
 
+def pages(store: WatermarkStore, limit: int) -> Iterator[list[StoredWatermark]]:
+    after = None
+    while True:
+        page = store.page(after, limit).result(WAIT)
+        assert len(page.items) <= limit
+        assert page.items or not page.more
+        yield page.items
+        if not page.more:
+            return
+        after = page.items[-1].public_key
+
+
+@pytest.mark.parametrize("limit", [1, 7, 40, 41, 512])
+def test_every_item_is_on_one_page(store: WatermarkStore, limit: int) -> None:
+    assert list(pages(store, limit)) == [[]]
+    advance(store, *((key, 0, b"one") for key in KEYS[:40]))
+    advance(store, (A, 1, b"two"))
+    listed = [item for page in pages(store, limit) for item in page]
+    assert {
+        item.public_key: (item.version, item.data) for item in listed
+    } == dict.fromkeys(KEYS[:40], (1, b"one")) | {A: (2, b"two")}
+    assert len(listed) == 40
+    # Always in the same order, whatever moved meanwhile.
+    order = [item.public_key for item in listed]
+    listing = pages(store, 9)
+    first = next(listing)
+    advance(store, *((key, 2 if key == A else 1, b"on") for key in KEYS[:40]))
+    rest = [item.public_key for page in listing for item in page]
+    assert [item.public_key for item in first] + rest == order
+
+
+def test_a_page_shows_what_was_written_before_it(open_store: Open) -> None:
+    first, second = open_store(), open_store()
+    advance(first, (A, 0, b"one"))
+    assert second.page(None, 5).result(WAIT).items == [StoredWatermark(A, 1, b"one")]
+    assert second.page(A, 5).result(WAIT).items == []
+
+
+@pytest.mark.parametrize(
+    ("after", "limit"), [(b"", 5), (A[1:], 5), (None, 0), (None, 513), (A, -1)]
+)
+def test_a_page_that_no_store_could_give_is_malformed(
+    store: WatermarkStore, after: bytes | None, limit: int
+) -> None:
+    with pytest.raises(Malformed):
+        store.page(after, limit).result(WAIT)
+
+
 @pytest.mark.parametrize(
     "keys", [[], [A, A], [A[1:]], [A + b"x"], [b""], [*KEYS, b"\xff" * 48]]
 )

@@ -142,6 +142,20 @@ class ParentServices:
         self.watermarks_healthy = True
         return found
 
+    async def page_of_watermarks(
+        self, after: bytes | None, limit: int = services.MAX_WATERMARKS
+    ) -> services.WatermarkPage:
+        """Return watermarks after that of *after*, in the store's own order."""
+        answer = await self._watermark(
+            services.ListWatermarks(after, limit), RECORD_DEADLINE
+        )
+        if not isinstance(answer, services.WatermarkPage) or not (
+            len(answer.items) <= limit and (answer.items or not answer.more)
+        ):
+            raise self._nonsense()
+        self.watermarks_healthy = True
+        return answer
+
     async def advance_watermarks(
         self, changes: Sequence[services.WatermarkChange]
     ) -> list[bool]:
@@ -233,11 +247,11 @@ class ParentServices:
         self.healthy = True
         return answer
 
-    async def _watermark(self, request: services.Request) -> services.Answer:
+    async def _watermark(
+        self, request: services.Request, deadline: float = WATERMARKS_DEADLINE
+    ) -> services.Answer:
         try:
-            return await self._ask(
-                request, WATERMARKS_DEADLINE, Code.STORAGE_UNAVAILABLE
-            )
+            return await self._ask(request, deadline, Code.STORAGE_UNAVAILABLE)
         except Undecided:
             self.watermarks_healthy = False
             raise

@@ -50,6 +50,10 @@ class DynamoDb(Protocol):
         """Read up to a hundred items."""
         ...
 
+    def scan(self, **arguments: object) -> dict[str, Any]:
+        """Read items of all partitions, up to a megabyte."""
+        ...
+
     def describe_table(self, **arguments: object) -> dict[str, Any]:
         """Tell a table's keys and replicas."""
         ...

@@ -4,7 +4,8 @@ Slashing watermarks in a DynamoDB table: one store for signers on several hosts.
 Each item is written by a PutItem whose condition is the version it replaces. DynamoDB
 serializes writes of one item, so of two signers that saw one version one is told no.
 BatchWriteItem has no conditions and a transaction fails as a whole, so each change is a
-call of its own, several at a time. Reads are strongly consistent.
+call of its own, several at a time. Reads are strongly consistent. Listing scans the
+table: it is for exports, and other deployments in the table are paid for as well.
 
 A call that ends without an answer may have written. Then the whole request is
 undecided, and the enclave reads again before it judges.
@@ -27,10 +28,14 @@ from nitrosigner.untrusted.parent.dynamodb_client import (
     unavailable,
     whole_number,
 )
-from nitrosigner.untrusted.parent.watermark_store import check_advance, check_read
+from nitrosigner.untrusted.parent.watermark_store import (
+    check_advance,
+    check_page,
+    check_read,
+)
 from nitrosigner.verdicts import Verdict
 from nitrosigner.wire import services
-from nitrosigner.wire.services import StoredWatermark, WatermarkChange
+from nitrosigner.wire.services import StoredWatermark, WatermarkChange, WatermarkPage
 
 PARTITION_KEY: Final = "validator"
 """The table's only key, a string: deployment + "#0x" + the public key as hex digits."""
@@ -59,7 +64,7 @@ class DynamoDbWatermarks:
         Use *table*'s items of *deployment*.
 
         Args:
-            client: Needs DescribeTable, BatchGetItem and PutItem on the table.
+            client: Needs DescribeTable, BatchGetItem, Scan and PutItem on the table.
             table: Its name. Its partition key is `validator`, a string; no sort key.
             deployment: Letters, digits, dots, underscores and dashes.
             sleep: How to wait.
@@ -77,6 +82,18 @@ class DynamoDbWatermarks:
         try:
             check_read(public_keys)
             return self._requests.submit(self._read, list(public_keys))
+        except Verdict as verdict:
+            answer.set_exception(verdict)
+        except RuntimeError:
+            answer.set_exception(unavailable("is not asked any more: we are closing"))
+        return answer
+
+    def page(self, after: bytes | None, limit: int) -> Future[WatermarkPage]:
+        """Return up to *limit* items after that of *after*, in the table's order."""
+        answer: Future[WatermarkPage] = Future()
+        try:
+            check_page(after, limit)
+            return self._requests.submit(self._page, after, limit)
         except Verdict as verdict:
             answer.set_exception(verdict)
         except RuntimeError:
@@ -112,7 +129,7 @@ class DynamoDbWatermarks:
 
     def _batch(self, public_keys: list[bytes]) -> list[StoredWatermark]:
         names = {self._name(key): key for key in public_keys}
-        wanted: list[Any] = [{PARTITION_KEY: {"S": name}} for name in names]
+        wanted: list[Any] = [self._key(key) for key in public_keys]
         found: list[StoredWatermark] = []
         with errors_named():
             for pause in pauses():
@@ -131,6 +148,37 @@ class DynamoDbWatermarks:
                 wanted = rest[self._table.name]["Keys"]
                 self._sleep(pause)
         raise unavailable("has no capacity left for the table")
+
+    def _page(self, after: bytes | None, limit: int) -> WatermarkPage:
+        self._table.check()
+        found: list[StoredWatermark] = []
+        # From any key on, in the order of the keys' hashes, which stays.
+        start: dict[str, Any] = (
+            {} if after is None else {"ExclusiveStartKey": self._key(after)}
+        )
+        while True:
+            with errors_named():
+                answer = self._client.scan(
+                    TableName=self._table.name,
+                    ConsistentRead=True,
+                    Limit=limit,
+                    FilterExpression="begins_with(#key, :ours)",
+                    ExpressionAttributeNames={"#key": PARTITION_KEY},
+                    ExpressionAttributeValues={
+                        ":ours": {"S": f"{self._deployment}#0x"}
+                    },
+                    **start,
+                )
+            for item in answer["Items"]:
+                key = self._public_key(item[PARTITION_KEY]["S"])
+                if key is not None:
+                    found.append(_watermark(key, item))
+            last = answer.get("LastEvaluatedKey")
+            if len(found) > limit or (len(found) == limit and last):
+                return WatermarkPage(found[:limit], more=True)
+            if not last:
+                return WatermarkPage(found, more=False)
+            start = {"ExclusiveStartKey": last}
 
     def _advance(self, changes: list[WatermarkChange]) -> list[bool]:
         self._table.check()
@@ -154,7 +202,7 @@ class DynamoDbWatermarks:
                 self._client.put_item(
                     TableName=self._table.name,
                     Item={
-                        PARTITION_KEY: {"S": self._name(change.public_key)},
+                        **self._key(change.public_key),
                         "version": {"N": str(change.expected + 1)},
                         "data": {"B": change.data},
                     },
@@ -167,6 +215,18 @@ class DynamoDbWatermarks:
                     return False
                 raise
         return True
+
+    def _key(self, public_key: bytes) -> dict[str, dict[str, str]]:
+        return {PARTITION_KEY: {"S": self._name(public_key)}}
+
+    def _public_key(self, name: str) -> bytes | None:
+        """Return whose item is called *name*; None: nobody's, somebody put it there."""
+        try:
+            public_key = bytes.fromhex(name.removeprefix(f"{self._deployment}#0x"))
+        except ValueError:
+            return None
+        ours = len(public_key) == services.PUBLIC_KEY_SIZE
+        return public_key if ours and self._name(public_key) == name else None
 
     def _name(self, public_key: bytes) -> str:
         return f"{self._deployment}#0x{public_key.hex()}"

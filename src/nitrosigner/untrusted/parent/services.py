@@ -38,6 +38,7 @@ from nitrosigner.wire.services import (
     GetCredentials,
     GetRecord,
     ListRecords,
+    ListWatermarks,
     PutRecord,
     ReadWatermarks,
     RemoveRecord,
@@ -203,6 +204,10 @@ class Services:
                     lambda: self._watermark_store.read(public_keys)
                 )
                 return Watermarks(items=found)
+            case ListWatermarks(after_key, count):
+                return await self._waited(
+                    lambda: self._watermark_store.page(after_key, count)
+                )
             case AdvanceWatermarks(changes):
                 done = await self._waited(
                     lambda: self._watermark_store.advance(changes)

@@ -16,9 +16,13 @@ from queue import Empty, SimpleQueue
 from typing import Final, NamedTuple, TypeVar
 
 from nitrosigner.untrusted.parent.sqlite_file import SqliteFile
-from nitrosigner.untrusted.parent.watermark_store import check_advance, check_read
+from nitrosigner.untrusted.parent.watermark_store import (
+    check_advance,
+    check_page,
+    check_read,
+)
 from nitrosigner.verdicts import Code, Undecided, Verdict
-from nitrosigner.wire.services import StoredWatermark, WatermarkChange
+from nitrosigner.wire.services import StoredWatermark, WatermarkChange, WatermarkPage
 
 APPLICATION_ID: Final = 0x6E737277  # "nsrw"
 SCHEMA_VERSION: Final = 1
@@ -36,6 +40,10 @@ CREATE TABLE watermarks (
 # With a rowid: validators that were registered together lie together, and those attest
 # together. Ordered by their keys, each would cost the journal a page of its own.
 _READ: Final = "SELECT version, data FROM watermarks WHERE public_key = ?"
+_PAGE: Final = (
+    "SELECT public_key, version, data FROM watermarks WHERE public_key > ?"
+    " ORDER BY public_key LIMIT ?"
+)
 _FIRST: Final = (
     "INSERT INTO watermarks (public_key, version, data) VALUES (?, 1, ?)"
     " ON CONFLICT DO NOTHING"
@@ -62,12 +70,19 @@ class _Reading(NamedTuple):
     answer: Future[list[StoredWatermark]]
 
 
+class _Listing(NamedTuple):
+    after: bytes
+    limit: int
+    answer: Future[WatermarkPage]
+
+
 class _Writing(NamedTuple):
     changes: Sequence[WatermarkChange]
     answer: Future[list[bool]]
 
 
-_Group = TypeVar("_Group", _Reading, _Writing)
+_Request = _Reading | _Listing | _Writing
+_Group = TypeVar("_Group", _Reading, _Listing, _Writing)
 
 
 class SqliteWatermarks:
@@ -133,6 +148,16 @@ class SqliteWatermarks:
             answer.set_exception(verdict)
         return answer
 
+    def page(self, after: bytes | None, limit: int) -> Future[WatermarkPage]:
+        """Return up to *limit* items after that of *after*."""
+        answer: Future[WatermarkPage] = Future()
+        try:
+            check_page(after, limit)
+            self._put(_Listing(after or b"", limit, answer))
+        except Verdict as verdict:
+            answer.set_exception(verdict)
+        return answer
+
     def advance(self, changes: Sequence[WatermarkChange]) -> Future[list[bool]]:
         """Write each change whose version is the stored one; say for each if it was."""
         answer: Future[list[bool]] = Future()
@@ -151,7 +176,7 @@ class SqliteWatermarks:
                 self._queue.put(None)
         self._thread.join()
 
-    def _put(self, request: _Reading | _Writing) -> None:
+    def _put(self, request: _Request) -> None:
         with self._closing:
             if self._closed:
                 raise self._file.unavailable("is closed")
@@ -165,15 +190,18 @@ class SqliteWatermarks:
             group, more = self._take()
             readings = [one for one in group if isinstance(one, _Reading)]
             writings = [one for one in group if isinstance(one, _Writing)]
+            for one in group:
+                if isinstance(one, _Listing):
+                    self._answer_or_fail(self._list, [one])
             if readings:
                 self._answer_or_fail(self._read_group, readings)
             if writings:
                 self._answer_or_fail(self._write_group, writings)
         self._connection.close()
 
-    def _take(self) -> tuple[list[_Reading | _Writing], bool]:
+    def _take(self) -> tuple[list[_Request], bool]:
         """Wait for a request; return it with all that wait behind it."""
-        group: list[_Reading | _Writing] = []
+        group: list[_Request] = []
         size = 0
         one = self._queue.get()
         while one is not None:
@@ -222,6 +250,20 @@ class SqliteWatermarks:
         self._check_in_place()
         for one, items in zip(group, found, strict=True):
             one.answer.set_result(items)
+
+    def _list(self, group: list[_Listing]) -> None:
+        (one,) = group
+        try:
+            # In one statement, which sees one state of the file. One row more: is
+            # there another?
+            rows = self._connection.execute(
+                _PAGE, (one.after, one.limit + 1)
+            ).fetchall()
+        except sqlite3.Error as error:
+            raise self._file.unavailable("cannot be read") from error
+        self._check_in_place()
+        items = [StoredWatermark(*row) for row in rows[: one.limit]]
+        one.answer.set_result(WatermarkPage(items, more=len(rows) > one.limit))
 
     def _write_group(self, group: list[_Writing]) -> None:
         outcomes = self._written_whole(group) or self._written_singly(group)

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from nitrosigner.verdicts import Code, Malformed
 from nitrosigner.wire import services
-from nitrosigner.wire.services import StoredWatermark, WatermarkChange
+from nitrosigner.wire.services import StoredWatermark, WatermarkChange, WatermarkPage
 
 
 class WatermarkStore(Protocol):
@@ -43,6 +43,15 @@ class WatermarkStore(Protocol):
         """Return the items of these validators, each named once; absent: left out."""
         ...
 
+    def page(self, after: bytes | None, limit: int) -> Future[WatermarkPage]:
+        """
+        Return up to *limit* items after that of *after*, in the store's own order.
+
+        An item that was there before the first page is on exactly one of them. A page
+        that says that more follow has at least one item.
+        """
+        ...
+
     def advance(self, changes: Sequence[WatermarkChange]) -> Future[list[bool]]:
         """Write each change whose version is the stored one; say for each if it was."""
         ...
@@ -55,6 +64,17 @@ class WatermarkStore(Protocol):
 def check_read(public_keys: Sequence[bytes]) -> None:
     """Raise `Malformed` if no store could be asked this."""
     _check_keys(public_keys)
+
+
+def check_page(after: bytes | None, limit: int) -> None:
+    """Raise `Malformed` if no store could be asked this."""
+    if after is not None:
+        _check_keys([after])
+    if not 1 <= limit <= services.MAX_WATERMARKS:
+        raise Malformed(
+            Code.MALFORMED_REQUEST,
+            f"a page has 1 to {services.MAX_WATERMARKS} watermarks",
+        )
 
 
 def check_advance(changes: Sequence[WatermarkChange]) -> None:

@@ -11,6 +11,7 @@ import datetime as dt
 import random
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,7 +57,7 @@ class Clock:
         return self.true().timestamp() + self.wrong
 
     def monotonic(self) -> float:
-        return asyncio.get_running_loop().time() + self.ahead
+        return time.monotonic() + self.ahead
 
 
 class Cut(Exception):
@@ -125,6 +126,12 @@ class FakeParent:
             case services.ReadWatermarks(keys):
                 marks = self.watermarks
                 return services.Watermarks([marks[key] for key in keys if key in marks])
+            case services.ListWatermarks(after_key, limit):
+                marks = self.watermarks
+                keys = sorted(key for key in marks if key > (after_key or b""))
+                return services.WatermarkPage(
+                    [marks[key] for key in keys[:limit]], len(keys) > limit
+                )
             case services.AdvanceWatermarks(changes):
                 return services.Advanced([self._advance(change) for change in changes])
             case services.GetCredentials():
