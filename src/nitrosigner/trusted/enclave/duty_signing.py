@@ -1,72 +1,151 @@
 """
-Two threads that unseal, sign and wipe, while the loop goes on with its connections.
+Two processes that unseal, sign and wipe, while the loop goes on with its connections.
 
-blst lets go of the interpreter for the long part of a signature, so two cores sign at
-once. A private key exists in the clear in one buffer of one thread, from its unsealing
-to the end of the one signature that it was unsealed for.
+They are told what to sign in parts, which bounds what waits in a socket and lets both
+end together. A private key exists in the clear in one buffer of one of them, from its
+unsealing to the end of the one signature that it was unsealed for.
+
+A signing process that ends by itself is a fault that nobody should go on after, as a
+thread's would have been: nothing more is signed, and the enclave is started again.
 """
 
 import asyncio
-import sys
-import threading
+import contextlib
+import os
+import signal
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from queue import SimpleQueue
 from typing import Final
 
 import msgspec
 
+from nitrosigner.trusted.enclave import signing_process
 from nitrosigner.trusted.enclave.key_lookup import KeyLookup
 from nitrosigner.trusted.enclave.outcomes import Outcomes, answering
 from nitrosigner.trusted.enclave.permit import Permit
-from nitrosigner.trusted.enclave.sealed_records import Slot, require_own_public_key
+from nitrosigner.trusted.enclave.sealed_records import Slot
+from nitrosigner.trusted.enclave.signing_process import HEAD, JOBS, KEY, Job
+from nitrosigner.trusted.enclave.vault import VaultKey, untrusted
 from nitrosigner.trusted.signing.algorithms import Algorithm, Signature
-from nitrosigner.trusted.signing.secret_bytes import SecretBytes
-from nitrosigner.verdicts import Code, Undecided, Verdict
+from nitrosigner.verdicts import Code, Refused, Undecided, Verdict
 
-THREADS: Final = 2
+PROCESSES: Final = 2
 MAX_WAITING: Final = 16_384
-"""Signatures that wait for a thread: one batch and what comes beside it, some 3 s."""
+"""Signatures that wait for a process: one batch and what comes beside it, some 3 s."""
 BUSY: Final = 8
-"""Signatures that keep the threads at work for a millisecond or more."""
-PARTS: Final = 4
-"""Into which what comes at once is cut for the threads, so that they end together."""
+"""Signatures that keep the processes at work for a millisecond or more."""
+AHEAD: Final = 2
+"""Parts that one process is sent before it has answered: one in work, one waiting."""
 MAX_PART: Final = 8
-"""Signatures of one part: some 2 ms of one thread. Handing over, and waking the loop
-for the outcomes, costs as much as a tenth of a signature."""
-_SWITCH: Final = 0.0001
-"""Seconds after which a thread that wants the interpreter is given it. A signature
-needs it a few times for microseconds; at Python's 5 ms it would wait longer for that
-than it takes to sign. With a busy loop this value signs half as many again as five
-times it (measured)."""
+"""Signatures of one part: some 2 ms of one process."""
+_SHARES: Final = 4
+"""Into which what waits is cut, so that the processes end together."""
+_READ: Final = 64 * 1024
 
 Outcome = Signature | Verdict
-
-
 Then = Callable[[Outcome], None]
 """Hears the outcome of one permit, once, on the loop's thread. Must not raise."""
 
 
-class _Job(msgspec.Struct, frozen=True, gc=False):
+class _Wanted(msgspec.Struct, frozen=True, gc=False):
     slot: Slot
     message: bytes
     then: Then
+
+
+class _Process:
+    """One signing process, and what it owes us."""
+
+    def __init__(self, algorithm: Algorithm) -> None:
+        self.pid, self.channel = signing_process.start(algorithm)
+        self.channel.setblocking(False)
+        self.owed: deque[list[_Wanted]] = deque()
+        self._vault_keys: set[bytes] = set()
+        self._read = bytearray()
+
+    def send(self, part: list[_Wanted], checked: dict[str, Slot]) -> None:
+        """
+        Have *part* signed.
+
+        Raises:
+            OSError: The process has ended.
+        """
+        for one in part:
+            self._entrust(one.slot.vault_key)
+        jobs = signing_process.encode(
+            [
+                Job(
+                    slot.vault_key.identifier,
+                    slot.nonce,
+                    slot.ciphertext,
+                    slot.header,
+                    slot.public_key,
+                    checked.get(slot.name) is not slot,
+                    one.message,
+                )
+                for one in part
+                for slot in (one.slot,)
+            ]
+        )
+        self._write(HEAD.pack(JOBS, len(jobs)) + jobs)
+        self.owed.append(part)
+
+    def _entrust(self, key: VaultKey) -> None:
+        if key.identifier not in self._vault_keys:
+            self._write(HEAD.pack(KEY, len(key.secret)))
+            self._write(key.secret.buffer)
+            self._vault_keys.add(key.identifier)
+
+    def _write(self, data: bytes | bytearray) -> None:
+        # Few and small parts are under way, so there is room unless nobody reads.
+        if self.channel.send(data) != len(data):
+            msg = "a signing process does not read"
+            raise OSError(msg)
+
+    def answers(self) -> list[tuple[_Wanted, signing_process.Outcome]]:
+        """
+        Return what has been done, after the socket became readable.
+
+        Raises:
+            OSError: The process has ended, or says what cannot be.
+        """
+        data = self.channel.recv(_READ)
+        if not data:
+            msg = "a signing process has ended"
+            raise OSError(msg)
+        self._read += data
+        done: list[tuple[_Wanted, signing_process.Outcome]] = []
+        while len(self._read) >= HEAD.size:
+            _, size = HEAD.unpack_from(self._read)
+            end = HEAD.size + size
+            if len(self._read) < end:
+                break
+            outcomes = signing_process.outcomes_decoder.decode(
+                bytes(self._read[HEAD.size : end])
+            )
+            del self._read[:end]
+            done += zip(self.owed.popleft(), outcomes, strict=True)
+        return done
+
+    def end(self) -> None:
+        """Be sure that it is gone."""
+        self.channel.close()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
 
 
 class DutySigning:
     """Signs permits of validators' keys."""
 
     def __init__(self, lookup: KeyLookup, algorithm: Algorithm) -> None:
-        """Start the threads. They end with `close`."""
+        """Fork the processes. They end with `close`, or with us."""
         self._lookup = lookup
-        self._algorithm = algorithm
         self._loop = asyncio.get_running_loop()
-        self._fresh: list[_Job] = []
-        """What came in this turn of the loop."""
-        self._jobs: SimpleQueue[list[_Job] | None] = SimpleQueue()
-        self._done: deque[list[tuple[_Job, Outcome]]] = deque()
-        self._told = False
+        self._queue: deque[_Wanted] = deque()
+        self._sending = False
         self._under_way: Counter[str] = Counter()
         self._ends: dict[str, asyncio.Future[None]] = {}
         """Who waits for the last signature of a key."""
@@ -75,13 +154,11 @@ class DutySigning:
         """Signatures under way or queued."""
         self.signatures = 0
         """Since boot."""
-        sys.setswitchinterval(_SWITCH)
-        self._threads = [
-            threading.Thread(target=self._work, name=f"signing-{number}", daemon=True)
-            for number in range(THREADS)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self.healthy = True
+        """Whether every process is there. False: nothing is signed any more."""
+        self._processes = [_Process(algorithm) for _ in range(PROCESSES)]
+        for process in self._processes:
+            self._loop.add_reader(process.channel, self._readable, process)
 
     def sign_soon(self, permit: Permit, then: Then) -> None:
         """As `sign`, for whoever waits without a task: *then* hears the outcome."""
@@ -90,7 +167,7 @@ class DutySigning:
         except Verdict as verdict:
             then(verdict)
         else:
-            self._submit(_Job(slot, permit.message, then))
+            self._submit(_Wanted(slot, permit.message, then))
 
     async def sign(self, permit: Permit) -> Signature:
         """Sign. See `ValidatorKeys.sign`."""
@@ -106,7 +183,7 @@ class DutySigning:
         return await many.every()
 
     def busy(self) -> bool:
-        """Return whether the threads have work for a while, whatever is written now."""
+        """Return whether there is work for a while, whatever is written now."""
         return self.waiting > BUSY
 
     async def quiet(self, name: str) -> None:
@@ -118,16 +195,15 @@ class DutySigning:
             await asyncio.shield(ended)
 
     async def close(self) -> None:
-        """Finish what was begun, and end the threads."""
-        for _ in self._threads:
-            self._jobs.put(None)
-        for thread in self._threads:
-            await asyncio.to_thread(thread.join)
-
-    # --- on the loop's thread ---
+        """Finish what was begun, and end the processes."""
+        for name in list(self._under_way):
+            await self.quiet(name)
+        self._end_processes()
 
     def _ready(self, permit: Permit) -> Slot:
         slot = self._lookup.ready(permit.key)
+        if not self.healthy:
+            raise _ended()
         if self.waiting >= MAX_WAITING:
             raise Undecided(
                 Code.OVERLOADED,
@@ -136,33 +212,61 @@ class DutySigning:
             )
         return slot
 
-    def _submit(self, job: _Job) -> None:
+    def _submit(self, one: _Wanted) -> None:
         self.waiting += 1
-        name = job.slot.name
+        name = one.slot.name
         self._under_way[name] = self._under_way.get(name, 0) + 1
-        if not self._fresh:
-            self._loop.call_soon(self._hand_over)
-        self._fresh.append(job)
+        self._queue.append(one)
+        if not self._sending:
+            # At this turn's end, so that what comes together is sent together.
+            self._sending = True
+            self._loop.call_soon(self._send)
 
-    def _hand_over(self) -> None:
-        """Give the threads what came: in few parts, but no thread too large a one."""
-        fresh, self._fresh = self._fresh, []
-        size = max(1, min(MAX_PART, len(fresh) // PARTS))
-        for start in range(0, len(fresh), size):
-            self._jobs.put(fresh[start : start + size])
+    def _send(self) -> None:
+        """Give the processes what they have room for: the idler one first."""
+        self._sending = False
+        queue = self._queue
+        while queue:
+            process = min(self._processes, key=lambda one: len(one.owed))
+            if len(process.owed) >= AHEAD:
+                return
+            size = max(1, min(MAX_PART, len(queue) // _SHARES))
+            part = [queue.popleft() for _ in range(size)]
+            try:
+                process.send(part, self._checked)
+            except OSError:
+                queue.extendleft(reversed(part))
+                self._fail()
+                return
 
-    def _tell(self) -> None:
-        # Before the deque is emptied: what is added from here on is told of again.
-        self._told = False
-        while self._done:
-            for job, outcome in self._done.popleft():
-                self._settled(job.slot.name)
-                if not isinstance(outcome, Verdict):
-                    self.signatures += 1
-                job.then(outcome)
+    def _readable(self, process: _Process) -> None:
+        try:
+            done = process.answers()
+        except BlockingIOError:
+            return
+        except (OSError, ValueError, IndexError):
+            self._fail()
+            return
+        self._send()
+        for one, outcome in done:
+            self._settle(one, outcome)
 
-    def _settled(self, name: str) -> None:
+    def _settle(self, one: _Wanted, outcome: signing_process.Outcome) -> None:
+        if outcome.signature:
+            self._checked[one.slot.name] = one.slot
+            self.signatures += 1
+            self._tell(one, Signature(outcome.signature))
+        elif outcome.untrusted:
+            hint = untrusted("").hint
+            self._tell(one, Refused(Code.RECORD_UNTRUSTED, outcome.untrusted, hint))
+        else:
+            self._tell(
+                one, Undecided(Code.INTERNAL, "the signer failed; nothing signed")
+            )
+
+    def _tell(self, one: _Wanted, outcome: Outcome) -> None:
         self.waiting -= 1
+        name = one.slot.name
         left = self._under_way[name] - 1
         if left:
             self._under_way[name] = left
@@ -170,31 +274,28 @@ class DutySigning:
             del self._under_way[name]
             if name in self._ends:
                 self._ends.pop(name).set_result(None)
+        one.then(outcome)
 
-    # --- in the threads ---
+    def _end_processes(self) -> None:
+        self.healthy = False
+        for process in self._processes:
+            self._loop.remove_reader(process.channel)
+            process.end()
+        self._processes = []
 
-    def _work(self) -> None:
-        while (part := self._jobs.get()) is not None:
-            self._done.append([(job, self._outcome(job)) for job in part])
-            if not self._told:
-                self._told = True
-                self._loop.call_soon_threadsafe(self._tell)
+    def _fail(self) -> None:
+        """Sign nothing any more; tell everybody who waits."""
+        owed = [one for each in self._processes for part in each.owed for one in part]
+        self._end_processes()
+        owed += self._queue
+        self._queue.clear()
+        for one in owed:
+            self._tell(one, _ended())
 
-    def _outcome(self, job: _Job) -> Outcome:
-        try:
-            return self._signed(job)
-        except Verdict as verdict:
-            return verdict
-        except Exception:  # noqa: BLE001 - a thread's accept loop; see STYLE 6
-            return Undecided(Code.INTERNAL, "the signer failed; nothing signed")
 
-    def _signed(self, job: _Job) -> Signature:
-        slot = job.slot
-        with SecretBytes(bytearray(self._algorithm.secret_size)) as secret:
-            slot.vault_key.open_into(
-                slot.nonce, slot.ciphertext, slot.header, secret.buffer
-            )
-            if self._checked.get(slot.name) is not slot:
-                require_own_public_key(slot, secret, self._algorithm)
-                self._checked[slot.name] = slot
-            return self._algorithm.sign(secret, job.message)
+def _ended() -> Undecided:
+    return Undecided(
+        Code.INTERNAL,
+        "a signing process has ended; nothing is signed any more",
+        "start the enclave again; if this repeats, look at its memory and its console",
+    )

@@ -81,6 +81,7 @@ class Running:
             checks["expected_keys"] = facts.enabled >= (facts.expected or 0)
             checks["slashing_protection"] = not facts.unprotected
             checks["watermarks"] = self._services.watermarks_healthy
+            checks["signing"] = self.validators.signs
         return checks
 
     @property

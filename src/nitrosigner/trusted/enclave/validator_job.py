@@ -11,6 +11,7 @@ from nitrosigner.trusted.enclave.duty_metrics import DutyMetrics
 from nitrosigner.trusted.enclave.ports import Clock
 from nitrosigner.trusted.enclave.reloading import Reloading
 from nitrosigner.trusted.enclave.validator_keys_port import ValidatorKeys
+from nitrosigner.trusted.signing.beacon_attestations import Attestations
 from nitrosigner.wire import validator_api
 from nitrosigner.wire.manifest import AcceptedManifest
 
@@ -30,6 +31,7 @@ class ValidatorJob:
         self.high_watermark: Final = high_watermark
         self.load: Final = DutyLoad(clock)
         self.counted: Final = DutyMetrics()
+        self.attestations: Final = Attestations(keys.network)
         self.reloading: Final = Reloading(keys.reload, clock)
 
     def metrics(

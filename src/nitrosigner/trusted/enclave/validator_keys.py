@@ -101,6 +101,11 @@ class Validators:
         return self._signing.busy()
 
     @property
+    def signs(self) -> bool:
+        """Whether every signing process is there. If not, start the enclave again."""
+        return self._signing.healthy
+
+    @property
     def import_public_key(self) -> bytes:
         """Raw X25519 key of this boot, 32 bytes."""
         return self._parts.recipient.import_public_key

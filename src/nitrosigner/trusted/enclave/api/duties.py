@@ -6,7 +6,9 @@ client is judged for exactly the kind of message that was read; and the key sign
 the permit that the slashing guard made, after the watermark was durable.
 """
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Awaitable, Mapping
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -21,8 +23,10 @@ from nitrosigner.trusted.enclave.http_messages import (
     encode_json,
     refusal,
 )
+from nitrosigner.trusted.enclave.permit import Permit
 from nitrosigner.trusted.enclave.validator_keys_port import ValidatorKey
 from nitrosigner.trusted.signing import beacon_duties
+from nitrosigner.trusted.signing.algorithms import Signature
 from nitrosigner.trusted.signing.beacon_duties import Duty, DutyKind
 from nitrosigner.trusted.signing.slashing import Proposal, Vote
 from nitrosigner.verdicts import Code, Verdict
@@ -97,13 +101,10 @@ def read_duty(call: Call, body: bytes | msgspec.Raw, facts: Facts) -> Duty:
         Malformed: It is no signing request.
         Refused: It is for another chain.
     """
-    request = read(_anything, body)
-    if isinstance(request, Mapping):
-        kind = request.get("type")
-        # Not what was asked, only which kind, and only if it is one.
-        if isinstance(kind, str) and kind.upper() in DutyKind.__members__:
-            facts.duty = kind.upper()
-    duty = beacon_duties.read_duty(request, call.job.keys.network)
+    duty = call.job.attestations.read(bytes(body))
+    if duty is None:
+        duty = _read_any(call, body, facts)
+    facts.duty = duty.kind.value
     facts.digest = duty.signing_root.hex()
     match duty.slashable_by:
         case Proposal(slot=slot):
@@ -115,32 +116,57 @@ def read_duty(call: Call, body: bytes | msgspec.Raw, facts: Facts) -> Duty:
     return duty
 
 
+def _read_any(call: Call, body: bytes | msgspec.Raw, facts: Facts) -> Duty:
+    request = read(_anything, body)
+    if isinstance(request, Mapping):
+        kind = request.get("type")
+        # Not what was asked, only which kind, and only if it is one.
+        if isinstance(kind, str) and kind.upper() in DutyKind.__members__:
+            facts.duty = kind.upper()
+    return beacon_duties.read_duty(request, call.job.keys.network)
+
+
 def operation_of(duty: Duty) -> Operation:
     """Return what a client must be allowed to have *duty* signed."""
     return _OPERATIONS.get(duty.kind, Operation.SIGN_DUTY)
 
 
-async def sign(call: Call) -> Response:
+def sign(call: Call) -> Awaitable[Response]:
     """POST eth2/sign/{key}."""
     job = call.job
     facts = call.begin(Operation.SIGN_DUTY)
     try:
         entered = job.load.enter(1)
-        call.finish = lambda: job.load.leave(1)
-        signature = await _signed(call, facts, entered)
+        call.finish = partial(job.load.leave, 1)
+        key, duty = _judged(call, facts)
     except Verdict as verdict:
+        if verdict.code is Code.UNKNOWN_KEY:
+            # It may have come to another enclave just now.
+            look = job.keys.seek([call.identifier])
+            return _signed_after(look, call, facts, entered)
         job.counted.said(verdict)
         raise
-    facts.outcome = "signed"
-    job.counted.signed(facts.duty, job.load.seconds_since(entered))
-    text = f"0x{signature.hex()}"
-    if wants_json(call.request.accept):
-        return Response(200, encode_json({"signature": text}))
-    return Response(200, text.encode(), TEXT)
+    if operation_of(duty) is not Operation.SIGN_DUTY:
+        # It is for good, and no watermark says that the key was disabled elsewhere.
+        return _signed_after(job.keys.listen(), call, facts, entered)
+    return _Way(call, facts, entered).begun(key, duty)
 
 
-async def _signed(call: Call, facts: Facts, entered: float) -> bytes:
-    job, policy = call.job, call.around.policy
+async def _signed_after(
+    look: Awaitable[None], call: Call, facts: Facts, entered: float
+) -> Response:
+    """Sign after a look at what other enclaves changed."""
+    try:
+        await look
+        key, duty = _judged(call, facts)
+    except Verdict as verdict:
+        call.job.counted.said(verdict)
+        raise
+    return await _Way(call, facts, entered).begun(key, duty)
+
+
+def _judged(call: Call, facts: Facts) -> tuple[ValidatorKey, Duty]:
+    policy = call.around.policy
     demand_any(call)
     key = key_of(call, call.identifier)
     facts.key = key.name
@@ -149,10 +175,69 @@ async def _signed(call: Call, facts: Facts, entered: float) -> bytes:
     facts.operation = operation.value
     policy.demand_signature(call.client, key, operation)
     call.around.audit.demand()
-    permit = await job.keys.guard.permit(key.public_key, key.name, duty)
-    if duty.slashable_by is not None:
-        job.counted.advanced(job.clock.monotonic())
-    # The watermark has moved and nothing is signed: the same message may be asked for
-    # again, and is then an exact repeat.
-    job.load.demand_in_time(entered)
-    return await job.keys.sign(permit)
+    return key, duty
+
+
+class _Way:
+    """
+    The rest of a duty's way, which goes through the store and a thread.
+
+    Without a task, which would cost more than what is done in it. Whatever goes wrong
+    becomes the answer's exception.
+    """
+
+    __slots__ = ("_answer", "_call", "_entered", "_votes", "facts")
+
+    def __init__(self, call: Call, facts: Facts, entered: float) -> None:
+        self._call, self.facts, self._entered = call, facts, entered
+
+    def begun(self, key: ValidatorKey, duty: Duty) -> "asyncio.Future[Response]":
+        """Have *duty* permitted and signed; return who hears of it."""
+        self._votes = duty.slashable_by is not None
+        self._answer: asyncio.Future[Response] = (
+            asyncio.get_running_loop().create_future()
+        )
+        guard = self._call.job.keys.guard
+        guard.permit_soon(key.public_key, key.name, duty, self.permitted)
+        return self._answer
+
+    def permitted(self, outcome: Permit | Verdict) -> None:
+        """Sign, or say no."""
+        if isinstance(outcome, Verdict):
+            self._fail(outcome)
+            return
+        job = self._call.job
+        try:
+            if self._votes:
+                job.counted.advanced(job.clock.monotonic())
+            # The watermark has moved and nothing is signed: the same message may be
+            # asked for again, and is then an exact repeat.
+            job.load.demand_in_time(self._entered)
+            job.keys.sign_soon(outcome, self.signed)
+        except Exception as error:  # noqa: BLE001 - raised again by who waits for it
+            self._fail(error)
+
+    def signed(self, outcome: Signature | Verdict) -> None:
+        """Answer."""
+        if isinstance(outcome, Verdict):
+            self._fail(outcome)
+            return
+        try:
+            self._answer.set_result(self._response(outcome))
+        except Exception as error:  # noqa: BLE001 - raised again by who waits for it
+            self._fail(error)
+
+    def _response(self, signature: Signature) -> Response:
+        job = self._call.job
+        self.facts.outcome = "signed"
+        seconds = job.load.seconds_since(self._entered)
+        job.counted.signed(self.facts.duty, seconds)
+        text = f"0x{signature.hex()}"
+        if wants_json(self._call.request.accept):
+            return Response(200, encode_json({"signature": text}))
+        return Response(200, text.encode(), TEXT)
+
+    def _fail(self, error: Exception) -> None:
+        if isinstance(error, Verdict):
+            self._call.job.counted.said(error)
+        self._answer.set_exception(error)
