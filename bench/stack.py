@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -71,11 +71,27 @@ def children(pid: int) -> Iterator[int]:
         yield from map(int, (task / "children").read_text().split())
 
 
+def descendants(pid: int, besides: Collection[int] = ()) -> Iterator[int]:
+    """Yield the pids of a process's children and theirs, but for those in *besides*."""
+    for child in children(pid):
+        if child not in besides:
+            yield child
+            yield from descendants(child, besides)
+
+
+def private_mib(pid: int) -> float:
+    """Return the memory that a process shares with no other, in MiB."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return (
+        sum(int(one.split()[1]) for one in lines if one.startswith("Private_")) / 1024
+    )
+
+
 def tree_cpu(pids: Mapping[str, int]) -> dict[str, float]:
-    """Return processor seconds by name, with the children that have no name."""
+    """Return processor seconds by name, with descendants that have no name."""
     named = set(pids.values())
     return {
         name: cpu_seconds(pid)
-        + sum(cpu_seconds(child) for child in children(pid) if child not in named)
+        + sum(cpu_seconds(one) for one in descendants(pid, named))
         for name, pid in pids.items()
     }

@@ -35,7 +35,14 @@ from typing import Any
 import bare_blst
 import load
 from bare_blst import Bare, Rate
-from stack import children, resident_mib, stack, tree_cpu
+from stack import (
+    children,
+    descendants,
+    private_mib,
+    resident_mib,
+    stack,
+    tree_cpu,
+)
 
 from nitrosigner.client.signer_client import SignerClient
 from nitrosigner.trusted.signing.beacon_networks import PUBLIC_NETWORKS
@@ -288,7 +295,9 @@ def boot(data: Path) -> dict[str, float]:
             "keys": health.keys_loaded,
             "seconds": sum(step.milliseconds for step in health.steps) / 1000,
             "kms_calls": health.kms_calls,
-            "enclave_mib": resident_mib(enclave),
+            # The program, and what its signing processes do not share with it.
+            "enclave_mib": resident_mib(enclave)
+            + sum(private_mib(one) for one in descendants(enclave)),
         }
 
 
