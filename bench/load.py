@@ -17,7 +17,7 @@ import random
 import resource
 import ssl
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +42,8 @@ class Load:
     p99: float
     slowest: float
     own_cpu_seconds: float
+    failures: dict[str, int]
+    """What was answered instead of 200, and how often."""
 
     @property
     def rate(self) -> float:
@@ -57,7 +59,7 @@ class _Connection(asyncio.Protocol):
         self._due = 0.0
         self._waiting = False
         self.latencies: list[float] = []
-        self.failed = 0
+        self.failures: Counter[str] = Counter()
         self.lost = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -75,7 +77,7 @@ class _Connection(asyncio.Protocol):
         """Count what is still not answered."""
         if self._waiting:
             self._waiting = False
-            self.failed += 1
+            self.failures["no answer"] += 1
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -89,7 +91,7 @@ class _Connection(asyncio.Protocol):
             return
         self.latencies.append(time.perf_counter() - self._due)
         if not head.startswith(b"HTTP/1.1 200"):
-            self.failed += 1
+            self.failures[f"{head[9:12].decode()} {body[:100].decode()}"] += 1
         self._buffer = b""
         self._waiting = False
         self._idle(self)
@@ -223,15 +225,19 @@ async def _drive(
     took, cpu = time.perf_counter() - begun, _cpu() - cpu
     for one in run.connections:
         one.close()
+    failures: Counter[str] = Counter()
+    for one in run.connections:
+        failures.update(one.failures)
     latencies = sorted(taken for one in run.connections for taken in one.latencies)
     return Load(
         requests=len(latencies),
-        failed=sum(one.failed for one in run.connections),
+        failed=failures.total(),
         seconds=took,
         p50=1000 * latencies[len(latencies) // 2],
         p99=1000 * latencies[int(len(latencies) * 0.99)],
         slowest=1000 * latencies[-1],
         own_cpu_seconds=cpu,
+        failures=dict(failures),
     )
 
 

@@ -186,6 +186,7 @@ class Saturated:
         return {
             "per_second": self.rate,
             "failed": self.shown.failed,
+            "failures": self.shown.failures,
             "p50_ms": self.shown.p50,
             "p99_ms": self.shown.p99,
             "cpu_us_for_each": self.cpu.shares(self.signed, self.shown.own_cpu_seconds),
@@ -207,7 +208,7 @@ def saturated(
     return Saturated(shown, signer.cpu() - before)
 
 
-def half_rate(signer: Signer, keys: list[str], rate: float) -> dict[str, float]:
+def half_rate(signer: Signer, keys: list[str], rate: float) -> dict[str, Any]:
     """Measure single attestations that come by chance, half as many as can be."""
     rounds = max(1, int(HALF_RATE_SECONDS * rate / len(keys)) + 1)
     before = signer.cpu()
@@ -224,6 +225,7 @@ def half_rate(signer: Signer, keys: list[str], rate: float) -> dict[str, float]:
         "asked_per_second": rate / 2,
         "per_second": shown.rate,
         "failed": shown.failed,
+        "failures": shown.failures,
         "p50_ms": shown.p50,
         "p99_ms": shown.p99,
         "slowest_ms": shown.slowest,
