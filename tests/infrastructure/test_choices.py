@@ -73,7 +73,7 @@ def test_a_way_out_exists_only_when_asked_for(chosen: Any) -> None:
     assert not chosen.resources("prodNitroWalletEth", "AWS::EC2::NatGateway")
 
 
-def test_the_container_is_pulled_by_digest_from_this_accounts_registry(
+def test_the_container_is_pulled_from_this_accounts_registry(
     chosen: Any,
 ) -> None:
     policies = json.dumps(chosen.resources(STACK, "AWS::IAM::Policy"))

@@ -28,6 +28,8 @@ systemd-tmpfiles --create nitrosigner.conf
 if [[ -f $settings/container.conf ]]; then
     install -D -m 0644 "$settings/container.conf" \
         /etc/systemd/system/nitrosigner-parent.service.d/container.conf
+    install -m 0644 "$here/seccomp.json" "$settings/seccomp.json"
+    echo "CONTAINER_USER=$(id -u nitrosigner):$(id -g nitrosigner)" >"$settings/container.env"
     systemctl enable --now docker.service
     aws ecr get-login-password |
         docker login --username AWS --password-stdin "$(<"$settings/registry")"
