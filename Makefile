@@ -1,6 +1,7 @@
 # Everything that a person types. Each target makes .venv when it is missing or stale.
 SHELL  := /bin/bash
 PYTHON ?= python3
+ARCH   ?= x86_64
 BIN    := .venv/bin
 
 .PHONY: demo test check lint types imports bench test-clients image synth test-vm bench-vm lock lock-image clean
@@ -38,8 +39,8 @@ bench: .venv/ready       ## ratios against references, in one run
 test-clients: .venv/ready  ## a real EVM node, web3.py, viem and ethers against the local stack
 	bash tests/external_clients/run.sh
 
-image: .venv/ready       ## the enclave image: build/image/enclave.eif and its measurements
-	$(BIN)/python -m nitrosigner.image.build --output build/image
+image: .venv/ready       ## the enclave image: build/image/enclave.eif and its measurements. ARCH=aarch64: for Graviton, build/image-aarch64
+	$(BIN)/python -m nitrosigner.image.build --architecture $(ARCH) --output build/image$(patsubst %,-%,$(filter-out x86_64,$(ARCH)))
 
 synth: .venv/ready       ## the AWS stacks as templates in cdk.out/; needs Node.js, no account, no Docker
 	$(BIN)/python -m nitrosigner.infrastructure.app

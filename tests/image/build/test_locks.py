@@ -8,7 +8,10 @@ import pytest
 
 from nitrosigner.image import contents
 from nitrosigner.image.build import base_system, kernel, sbom, wheels
+from nitrosigner.image.build.build_image import Ramdisks, check_same_modules
+from nitrosigner.image.build.file_tree import FileTree
 from nitrosigner.image.build.kernel import Kernel, check_configuration, given_kernel
+from nitrosigner.image.build.machine import AARCH64, MACHINES, X86_64, Machine
 from nitrosigner.image.build.not_built import NotBuilt
 from nitrosigner.image.eif.measure import Measurements
 
@@ -16,8 +19,14 @@ ROOT = Path(__file__).parents[3]
 HASH = re.compile(r"[0-9a-f]{64}")
 
 
-def test_each_package_is_locked_by_hash_and_says_why_it_ships() -> None:
-    lock = base_system.locked()
+MACHINE = pytest.mark.parametrize(
+    "machine", MACHINES.values(), ids=lambda one: one.name
+)
+
+
+@MACHINE
+def test_each_package_is_locked_by_hash_and_says_why_it_ships(machine: Machine) -> None:
+    lock = base_system.locked(machine)
     names = [one.name for one in lock.packages]
     assert names == sorted(set(names))
     for one in lock.packages:
@@ -26,14 +35,38 @@ def test_each_package_is_locked_by_hash_and_says_why_it_ships() -> None:
         assert one.ships
 
 
-def test_no_package_brings_a_program_but_the_interpreter() -> None:
-    shipped = [path for one in base_system.locked().packages for path in one.ships]
+def test_both_machines_have_the_same_versions_of_everything() -> None:
+    # Whoever reviews one image has reviewed the other.
+    debian = [base_system.locked(machine).packages for machine in MACHINES.values()]
+    ours = [wheels.locked(machine) for machine in MACHINES.values()]
+    for one, other in (debian, ours):
+        assert [(p.name, p.version) for p in one] == [
+            (p.name, p.version) for p in other
+        ]
+    for one, other in zip(
+        base_system.locked(X86_64).packages,
+        base_system.locked(AARCH64).packages,
+        strict=True,
+    ):
+        assert one.sha256 != other.sha256
+
+
+@MACHINE
+def test_no_package_brings_a_program_but_the_interpreter(machine: Machine) -> None:
+    lock = base_system.locked(machine)
+    shipped = [path for one in lock.packages for path in one.ships]
+    assert not [
+        path for path in shipped if "linux-gnu" in path and machine.name not in path
+    ]
     programs = [path for path in shipped if "bin/" in path]
     assert programs == ["usr/bin/python3.11"]
 
 
-def test_the_wheels_are_those_of_contents_toml_and_of_the_lock_that_tests_use() -> None:
-    locked = wheels.locked()
+@MACHINE
+def test_the_wheels_are_those_of_contents_toml_and_of_the_lock_that_tests_use(
+    machine: Machine,
+) -> None:
+    locked = wheels.locked(machine)
     declared = {one.name: one.version for one in contents.declared().distributions}
     assert {one.name: one.version for one in locked} == declared
     dev = (ROOT / "requirements/dev.txt").read_text(encoding="utf-8")
@@ -93,6 +126,47 @@ def test_what_is_no_kernel_is_not_taken(tmp_path: Path) -> None:
         given_kernel(path)
     path.write_bytes(bytes(0x202) + b"HdrS" + bytes(100))
     assert "not by the recipe" in given_kernel(path).origin
+
+
+def test_a_kernel_of_another_machine_is_not_taken(tmp_path: Path) -> None:
+    path = tmp_path / "Image"
+    path.write_bytes(bytes(56) + b"ARM\x64" + bytes(0x400))
+    assert given_kernel(path, AARCH64).data == path.read_bytes()
+    with pytest.raises(NotBuilt, match="on x86_64"):
+        given_kernel(path)
+    path.write_bytes(bytes(0x202) + b"HdrS" + bytes(100))
+    with pytest.raises(NotBuilt, match="on aarch64") as told:
+        given_kernel(path, AARCH64)
+    assert "Image" in told.value.hint
+
+
+def disks(extension: str, *modules: str) -> Ramdisks:
+    base, application = FileTree(), FileTree()
+    base.add_file("usr/lib/python3.11/ast.pyc", b"")
+    base.add_file(
+        f"usr/lib/python3.11/lib-dynload/_json.cpython-311-{extension}.so", b""
+    )
+    base.add_file("usr/bin/python3.11", b"")
+    for one in modules:
+        application.add_file(f"application/{one}.pyc", b"")
+    return Ramdisks(base, application)
+
+
+def test_an_image_that_cannot_be_tried_has_the_modules_of_one_that_was() -> None:
+    tried = {
+        "usr/lib/python3.11/ast.py",
+        "usr/lib/python3.11/lib-dynload/_json.cpython-311.so",
+        "application/a.py",
+    }
+    check_same_modules(disks("aarch64-linux-gnu", "a"), AARCH64, tried)
+    for wrong in (
+        disks("aarch64-linux-gnu"),
+        disks("aarch64-linux-gnu", "a", "b"),
+        # An extension for the machine that built it.
+        disks("x86_64-linux-gnu", "a"),
+    ):
+        with pytest.raises(NotBuilt, match="differ in"):
+            check_same_modules(wrong, AARCH64, tried)
 
 
 def test_the_bill_of_materials_lists_everything_that_is_locked() -> None:

@@ -1,7 +1,8 @@
 """
 Builds the enclave image; `make image` runs it.
 
-    python -m nitrosigner.image.build --output DIR [--kernel FILE] [--cache DIR]
+    python -m nitrosigner.image.build --output DIR [--architecture aarch64]
+        [--kernel FILE] [--cache DIR]
 """
 
 import argparse
@@ -17,6 +18,7 @@ from nitrosigner.image.build.build_image import build
 from nitrosigner.image.build.cache_folder import default_cache
 from nitrosigner.image.build.debian_mirror import Mirrors, machine_mirrors
 from nitrosigner.image.build.kernel import given_kernel, recipe_kernel
+from nitrosigner.image.build.machine import MACHINES, X86_64
 from nitrosigner.verdicts import Verdict
 
 
@@ -28,12 +30,18 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=Path("build/image"))
     parser.add_argument("--cache", type=Path, default=default_cache(os.environ))
     parser.add_argument("--source", type=Path, default=contents.source_root())
-    parser.add_argument("--kernel", type=Path, help="a bzImage, not the recipe's")
+    parser.add_argument("--architecture", choices=sorted(MACHINES), default=X86_64.name)
+    parser.add_argument(
+        "--kernel",
+        type=Path,
+        help="a bzImage (or Image, for aarch64), not the recipe's",
+    )
     parser.add_argument("--mirror", help="of Debian, instead of this machine's")
     parser.add_argument("--security-mirror")
     parser.add_argument("--kernel-only", action="store_true")
     parser.add_argument("--lock", action="store_true", help="write the locks anew")
     options = parser.parse_args()
+    machine = MACHINES[options.architecture]
 
     @functools.cache
     def mirrors() -> Mirrors:
@@ -44,13 +52,14 @@ def main() -> int:
     started = time.monotonic()
     try:
         if options.lock:
-            relock.lock_debian(options.cache, mirrors)
-            relock.lock_wheels()
+            for one in MACHINES.values():
+                relock.lock_debian(options.cache, mirrors, one)
+                relock.lock_wheels(one)
             return 0
         kernel = (
-            recipe_kernel(options.cache, mirrors, _say)
+            recipe_kernel(options.cache, mirrors, _say, machine)
             if options.kernel is None
-            else given_kernel(options.kernel)
+            else given_kernel(options.kernel, machine)
         )
         if options.kernel_only:
             print(kernel.sha256)  # noqa: T201  # the result
@@ -62,6 +71,7 @@ def main() -> int:
             cache=options.cache,
             mirrors=mirrors,
             say=_say,
+            machine=machine,
         )
     except Verdict as verdict:
         _say(f"error: {verdict.message}")

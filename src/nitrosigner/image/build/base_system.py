@@ -19,6 +19,7 @@ import msgspec
 from nitrosigner.image.build.commands import run
 from nitrosigner.image.build.debian_archive import DebianArchive, Package
 from nitrosigner.image.build.file_tree import FileTree
+from nitrosigner.image.build.machine import X86_64, Machine
 from nitrosigner.image.build.not_built import NotBuilt
 
 LOCK: Final = Path(__file__).with_name("debian_packages.toml")
@@ -45,9 +46,15 @@ class DebianLock(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     packages: list[ShippedPackage]
 
 
-def locked(path: Path = LOCK) -> DebianLock:
-    """Return what the lock says."""
+def locked(machine: Machine = X86_64) -> DebianLock:
+    """Return what the lock of *machine* says."""
+    path = lock_file(machine)
     return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), DebianLock)
+
+
+def lock_file(machine: Machine) -> Path:
+    """Return where the lock of *machine* lies."""
+    return LOCK.with_name(machine.file(LOCK.name))
 
 
 def shipped_of_debian(lock: DebianLock, archive: DebianArchive) -> FileTree:

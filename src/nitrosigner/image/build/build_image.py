@@ -8,7 +8,8 @@ tool that is not locked. Two builds in different folders are compared by a test.
 import json
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +26,8 @@ from nitrosigner.image.build.deterministic_cpio import archive, padded
 from nitrosigner.image.build.file_tree import FileTree
 from nitrosigner.image.build.kernel import Kernel
 from nitrosigner.image.build.locked_python import LockedPython
+from nitrosigner.image.build.machine import X86_64, Machine
+from nitrosigner.image.build.not_built import NotBuilt
 from nitrosigner.image.eif.measure import Measurements
 from nitrosigner.image.eif.metadata import Build, Metadata
 from nitrosigner.image.eif.writer import ImageContents, write_eif
@@ -75,6 +78,7 @@ def build(
     cache: Path,
     mirrors: Callable[[], Mirrors],
     say: Callable[[str], None],
+    machine: Machine = X86_64,
 ) -> Built:
     """
     Build the image of the source tree *source* into the folder *output*.
@@ -83,19 +87,26 @@ def build(
         Verdict: It cannot be built.
     """
     output.mkdir(parents=True, exist_ok=True)
-    lock = base_system.locked()
+    lock = base_system.locked(machine)
     say("fetching locked packages and wheels")
-    debian = base_system.shipped_of_debian(
-        lock, DebianArchive(cache, mirrors, lock.release)
+    debian = _debian(machine, cache, mirrors)
+    files = application.application_files(
+        source, wheels.shipped_of_wheels(cache, machine)
     )
-    of_wheels = wheels.shipped_of_wheels(cache)
     with tempfile.TemporaryDirectory(prefix="nitrosigner-") as place:
-        python = LockedPython(debian, Path(place) / "tools")
+        # Bytecode and compressed bytes are the same on every machine; what makes them
+        # runs here.
+        tools = debian if machine is X86_64 else _debian(X86_64, cache, mirrors)
+        python = LockedPython(tools, Path(place) / "tools")
         say("compiling and packing")
-        disks = ramdisks(
-            debian, application.application_files(source, of_wheels), python
-        )
-        check_importable(disks, Path(place) / "image")
+        disks = ramdisks(debian, files, python)
+        if machine is X86_64:
+            check_importable(disks, Path(place) / "image")
+        else:
+            here = application.application_files(
+                source, wheels.shipped_of_wheels(cache)
+            )
+            check_same_modules(disks, machine, _tried(tools, here))
         packed = [
             padded(python.gzip(archive(disk)))
             for disk in (disks.base, disks.application)
@@ -108,14 +119,17 @@ def build(
             command_line=COMMAND_LINE,
             ramdisks=packed,
             metadata=_metadata(kernel),
+            aarch64=machine is not X86_64,
         ),
         replace=True,
     )
-    put(output / SBOM_NAME, sbom.document(lock, wheels.locked(), kernel, measurements))
+    of_wheels = wheels.locked(machine)
+    put(output / SBOM_NAME, sbom.document(lock, of_wheels, kernel, measurements))
     put(
         output / measurements_file.NAME,
         measurements_file.encode(
-            measurements, _details(lock, kernel, source, packed, image)
+            measurements,
+            _details(lock, of_wheels, kernel, source, packed=packed, image=image),
         ),
     )
     return Built(image, measurements, image.stat().st_size)
@@ -141,6 +155,59 @@ def ramdisks(
     return Ramdisks(
         base, application.compiled(files, f"{application.APPLICATION}/", python)
     )
+
+
+def _debian(machine: Machine, cache: Path, mirrors: Callable[[], Mirrors]) -> FileTree:
+    lock = base_system.locked(machine)
+    return base_system.shipped_of_debian(
+        lock, DebianArchive(cache, mirrors, lock.release, machine)
+    )
+
+
+def _tried(debian: FileTree, files: Mapping[str, bytes]) -> set[str]:
+    """Return the modules of the image that can be run here: `check_importable`'s."""
+    of_debian = debian.files
+    chosen = library.needed(
+        [path for path in of_debian if path.startswith(library.ROOT)],
+        application.python_sources(files),
+        of_debian,
+    )
+    of_application = {
+        f"{application.APPLICATION}/{path}"
+        for path in files
+        if path.endswith((".py", ".so"))
+    }
+    return {_plain(path, X86_64) for path in chosen | of_application}
+
+
+def check_same_modules(
+    disks: Ramdisks, machine: Machine, tried: AbstractSet[str]
+) -> None:
+    """
+    Check that an image which cannot be run here has the modules of one that can.
+
+    Raises:
+        NotBuilt: One of the two has a module that the other lacks.
+    """
+    found = {
+        _plain(path.removesuffix("c"), machine)
+        for tree in (disks.base, disks.application)
+        for path in tree.files
+        if path.startswith((library.ROOT, f"{application.APPLICATION}/"))
+        and path.endswith((".pyc", ".so"))
+    }
+    different = sorted(tried ^ found)
+    if different:
+        raise NotBuilt(
+            f"the images for {X86_64.name} and {machine.name} differ in "
+            f"{', '.join(different[:5])}",
+            "are both locks of the same versions? make lock-image",
+        )
+
+
+def _plain(path: str, machine: Machine) -> str:
+    """Return *path* without the machine that an extension is for."""
+    return path.replace(f"-{machine.name}-linux-gnu.so", ".so")
 
 
 def check_importable(disks: Ramdisks, place: Path) -> None:
@@ -183,8 +250,10 @@ def _metadata(kernel: Kernel) -> Metadata:
 
 def _details(
     lock: DebianLock,
+    of_wheels: Sequence[wheels.Wheel],
     kernel: Kernel,
     source: Path,
+    *,
     packed: list[bytes],
     image: Path,
 ) -> Mapping[str, Any]:
@@ -198,7 +267,7 @@ def _details(
         "command_line": COMMAND_LINE,
         "ramdisks": [{"bytes": len(disk)} for disk in packed],
         "packages": {one.name: one.version for one in lock.packages},
-        "wheels": {one.name: one.version for one in wheels.locked()},
+        "wheels": {one.name: one.version for one in of_wheels},
         "source_commit": source_commit(source),
     }
 

@@ -16,6 +16,7 @@ import msgspec
 from nitrosigner.image.build.cache_folder import put, sha256_of, taken, turn
 from nitrosigner.image.build.commands import need_commands, run
 from nitrosigner.image.build.debian_mirror import Mirrors
+from nitrosigner.image.build.machine import X86_64, Machine
 from nitrosigner.image.build.not_built import NotBuilt
 
 KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -34,9 +35,17 @@ class DebianArchive:
     """One release and its suites, seen through a private apt."""
 
     def __init__(
-        self, cache: Path, mirrors: Callable[[], Mirrors], release: str
+        self,
+        cache: Path,
+        mirrors: Callable[[], Mirrors],
+        release: str,
+        machine: Machine = X86_64,
     ) -> None:
         self._cache = cache
+        self._machine = machine
+        self._name = f"apt-{release}"
+        if machine is not X86_64:
+            self._name += f"-{machine.debian}"
         self._mirrors = mirrors
         self._release = release
         self._ready = False
@@ -49,7 +58,7 @@ class DebianArchive:
             NotBuilt: It cannot be had, or it is not what was locked.
         """
         kept = self._cache / "debian" / f"{package.sha256}.deb"
-        with turn(self._cache, f"apt-{self._release}"):
+        with turn(self._cache, self._name):
             if not taken(kept, package.sha256):
                 self._fetch(package, kept)
         return kept
@@ -61,7 +70,7 @@ class DebianArchive:
         Raises:
             NotBuilt: There is none.
         """
-        with turn(self._cache, f"apt-{self._release}"):
+        with turn(self._cache, self._name):
             said = self._apt(
                 "apt-cache",
                 "show",
@@ -85,7 +94,7 @@ class DebianArchive:
         """
         archives = destination / "archives"
         (archives / "partial").mkdir(parents=True, exist_ok=True)
-        with turn(self._cache, f"apt-{self._release}"):
+        with turn(self._cache, self._name):
             self._apt(
                 *("apt-get", "install", "--download-only", "--yes"),
                 *("-o", "APT::Install-Recommends=false"),
@@ -152,10 +161,11 @@ class DebianArchive:
 
     @property
     def _apt_folder(self) -> Path:
-        return self._cache / f"apt-{self._release}"
+        return self._cache / self._name
 
     def _sources(self) -> str:
-        release, signed = self._release, f"[signed-by={KEYRING} arch=amd64]"
+        release = self._release
+        signed = f"[signed-by={KEYRING} arch={self._machine.debian}]"
         mirrors = self._mirrors()
         main = mirrors.main
         suites = (release, f"{release}-updates", f"{release}-backports")
@@ -168,8 +178,8 @@ class DebianArchive:
     def _options(self) -> list[str]:
         apt = self._apt_folder
         settings = {
-            "APT::Architecture": "amd64",
-            "APT::Architectures": "amd64",
+            "APT::Architecture": self._machine.debian,
+            "APT::Architectures": self._machine.debian,
             "APT::Sandbox::User": "",
             "Acquire::Languages": "none",
             "Acquire::Retries": "3",

@@ -5,6 +5,7 @@ Whatever happens here, an image gets a kernel with the hash in `kernel/recipe.to
 or one that somebody named on the command line, and `measurements.json` says which.
 """
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -23,6 +24,7 @@ from nitrosigner.image.build.cache_folder import put, taken, turn
 from nitrosigner.image.build.commands import need_commands, run
 from nitrosigner.image.build.debian_archive import DebianArchive, Package
 from nitrosigner.image.build.debian_mirror import Mirrors
+from nitrosigner.image.build.machine import X86_64, Machine
 from nitrosigner.image.build.not_built import NotBuilt
 
 _FOLDER: Final = Path(__file__).parents[1] / "kernel"
@@ -33,7 +35,13 @@ PACKAGES: Final = (
     *("gcc", "binutils", "make", "flex", "bison", "bc", "xz-utils", "perl"),
     *("libc6-dev", "libelf-dev"),
 )
-_IMAGE: Final = "arch/x86/boot/bzImage"
+_CROSS_PACKAGES: Final = {"aarch64": ("gcc-aarch64-linux-gnu",)}
+_MAGIC: Final = {
+    # The boot protocols' magic numbers (linux, Documentation/arch/x86/boot.rst and
+    # Documentation/arch/arm64/booting.rst).
+    "x86_64": (0x202, b"HdrS"),
+    "aarch64": (56, b"ARM\x64"),
+}
 _ENVIRONMENT: Final = {
     "LC_ALL": "C",
     "KBUILD_BUILD_TIMESTAMP": "Thu Jan  1 00:00:00 UTC 1970",
@@ -75,36 +83,58 @@ class Kernel:
         return hashlib.sha256(self.data).hexdigest()
 
 
-def recipe() -> Recipe:
-    """Return the committed recipe."""
-    return msgspec.convert(tomllib.loads(RECIPE.read_text(encoding="utf-8")), Recipe)
+def recipe(machine: Machine = X86_64) -> Recipe:
+    """
+    Return the committed recipe.
+
+    Raises:
+        NotBuilt: There is none for this machine.
+    """
+    path = _FOLDER / machine.file(RECIPE.name)
+    if not path.is_file():
+        raise NotBuilt(
+            f"there is no recipe for a kernel of {machine.name}",
+            "give a kernel: --kernel FILE, the file Image of nitro-cli's blobs or of a "
+            "build with CONFIG_NSM=y",
+        )
+    return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), Recipe)
 
 
-def given_kernel(path: Path) -> Kernel:
+def configuration(machine: Machine = X86_64) -> Path:
+    """Return the kernel's configuration for *machine*."""
+    return _FOLDER / machine.file(CONFIGURATION.name)
+
+
+def given_kernel(path: Path, machine: Machine = X86_64) -> Kernel:
     """
     Return the kernel in a file: AWS's own, or one that was built elsewhere.
 
     Raises:
-        NotBuilt: It cannot be read, or is no kernel for x86-64.
+        NotBuilt: It cannot be read, or is no kernel for *machine*.
     """
     try:
         data = path.read_bytes()
     except OSError as error:
         raise NotBuilt(f"the kernel {path} cannot be read: {error.strerror}") from None
-    # The boot protocol's magic number (linux, Documentation/arch/x86/boot.rst).
-    if data[0x202:0x206] != b"HdrS":
+    at, magic = _MAGIC[machine.name]
+    if data[at : at + len(magic)] != magic:
+        name = Path(machine.kernel_file).name
         raise NotBuilt(
-            f"{path} is no kernel that an enclave can start",
-            "it is the file bzImage of nitro-cli's blobs, or of a kernel build",
+            f"{path} is no kernel that an enclave on {machine.name} can start",
+            f"it is the file {name} of nitro-cli's blobs, or of a kernel build",
         )
-    wanted = recipe()
-    if hashlib.sha256(data).hexdigest() == wanted.sha256:
-        return Kernel(data, f"recipe {wanted.version}")
+    with contextlib.suppress(NotBuilt):
+        wanted = recipe(machine)
+        if hashlib.sha256(data).hexdigest() == wanted.sha256:
+            return Kernel(data, f"recipe {wanted.version}")
     return Kernel(data, "given by a file, not by the recipe")
 
 
 def recipe_kernel(
-    cache: Path, mirrors: Callable[[], Mirrors], say: Callable[[str], None]
+    cache: Path,
+    mirrors: Callable[[], Mirrors],
+    say: Callable[[str], None],
+    machine: Machine = X86_64,
 ) -> Kernel:
     """
     Return the recipe's kernel, from the cache or built now (some minutes).
@@ -112,19 +142,20 @@ def recipe_kernel(
     Raises:
         NotBuilt: Tools or source are missing, or another kernel came out.
     """
-    wanted = recipe()
-    kept = cache / "kernels" / f"{wanted.sha256}.bzImage"
+    wanted = recipe(machine)
+    ending = Path(machine.kernel_file).name
+    kept = cache / "kernels" / f"{wanted.sha256}.{ending}"
     with turn(cache, "kernel"):
         if not taken(kept, wanted.sha256):
-            _check_toolchain(wanted)
+            _check_toolchain(wanted, machine)
             archive = DebianArchive(cache, mirrors, wanted.source.release)
             source = wanted.source
             package = archive.fetch(Package(source.name, source.version, source.sha256))
             say(f"building the kernel {wanted.version}: five to ten minutes, once")
-            built = _build(package, wanted, cache)
+            built = _build(package, wanted, cache, machine)
             found = hashlib.sha256(built).hexdigest()
             if found != wanted.sha256:
-                put(cache / "kernels" / f"{found}.bzImage", built)
+                put(cache / "kernels" / f"{found}.{ending}", built)
                 raise NotBuilt(
                     f"the kernel came out as {found}, the recipe says {wanted.sha256}",
                     "the same source and configuration make the same kernel; if the "
@@ -134,12 +165,14 @@ def recipe_kernel(
         return Kernel(kept.read_bytes(), f"recipe {wanted.version}")
 
 
-def _check_toolchain(wanted: Recipe) -> None:
-    need_commands(COMMANDS, PACKAGES, "the kernel is built from source")
+def _check_toolchain(wanted: Recipe, machine: Machine) -> None:
+    packages = (*PACKAGES, *_CROSS_PACKAGES.get(machine.name, ()))
+    commands = (*COMMANDS, *wanted.toolchain)
+    need_commands(commands, packages, "the kernel is built from source")
     if not Path("/usr/include/libelf.h").is_file():
         raise NotBuilt(
             "libelf's headers are missing: the kernel is built from source",
-            f"as root: apt-get install {' '.join(PACKAGES)}",
+            f"as root: apt-get install {' '.join(packages)}",
         )
     for program, version in wanted.toolchain.items():
         said = run([program, "--version"], what=f"asking {program} for its version")
@@ -151,25 +184,33 @@ def _check_toolchain(wanted: Recipe) -> None:
             )
 
 
-def _build(package: Path, wanted: Recipe, cache: Path) -> bytes:
+def _build(package: Path, wanted: Recipe, cache: Path, machine: Machine) -> bytes:
     (cache / "kernels").mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache / "kernels", prefix="build-") as place:
         folder = Path(place)
         _unpack(package, wanted.tarball, folder)
         make = ["nice", "-n", "10", "make", "-s", f"-j{os.cpu_count() or 1}"]
+        if machine.cross:
+            make += [f"ARCH={machine.kernel}", f"CROSS_COMPILE={machine.cross}"]
+        chosen = configuration(machine)
         environment = {**_ENVIRONMENT, "PATH": "/usr/bin:/bin"}
         run(
-            [*make, "allnoconfig", f"KCONFIG_ALLCONFIG={CONFIGURATION}"],
+            [*make, "allnoconfig", f"KCONFIG_ALLCONFIG={chosen}"],
             cwd=folder,
             env=environment,
             what="configuring the kernel",
         )
         check_configuration(
-            CONFIGURATION.read_text(encoding="utf-8"),
+            chosen.read_text(encoding="utf-8"),
             (folder / ".config").read_text(encoding="utf-8"),
         )
-        run([*make, "bzImage"], cwd=folder, env=environment, what="building the kernel")
-        return (folder / _IMAGE).read_bytes()
+        run(
+            [*make, Path(machine.kernel_file).name],
+            cwd=folder,
+            env=environment,
+            what="building the kernel",
+        )
+        return (folder / machine.kernel_file).read_bytes()
 
 
 def check_configuration(wanted: str, got: str) -> None:

@@ -15,10 +15,11 @@ from typing import Any, Final, final
 
 from nitrosigner.image.build.commands import run
 from nitrosigner.image.build.file_tree import FileTree
+from nitrosigner.image.build.machine import X86_64
 
 INTERPRETER: Final = "usr/bin/python3.11"
-_LIBRARIES: Final = "usr/lib/x86_64-linux-gnu"
-_LOADER: Final = f"{_LIBRARIES}/ld-linux-x86-64.so.2"
+_LIBRARIES: Final = X86_64.libraries
+_LOADER: Final = f"{_LIBRARIES}/{X86_64.loader}"
 
 _COMPILE: Final = """
 import importlib._bootstrap_external as external, importlib.util, json, sys, base64

@@ -20,14 +20,10 @@ import msgspec
 from nitrosigner.image import contents
 from nitrosigner.image.build.cache_folder import put, taken
 from nitrosigner.image.build.commands import run
+from nitrosigner.image.build.machine import X86_64, Machine
 from nitrosigner.image.build.not_built import NotBuilt
 
 LOCK: Final = Path(__file__).with_name("wheels.toml")
-_PLATFORMS: Final = (
-    *("manylinux_2_34_x86_64", "manylinux_2_28_x86_64", "manylinux_2_17_x86_64"),
-    *("manylinux2014_x86_64", "manylinux_2_12_x86_64", "manylinux2010_x86_64"),
-    *("manylinux_2_5_x86_64", "manylinux1_x86_64", "any"),
-)
 _UNWANTED: Final = (".pyi", ".pyx", ".pxd", ".c", ".h", ".typed", ".a")
 
 
@@ -46,24 +42,30 @@ class WheelLock(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     wheels: list[Wheel]
 
 
-def locked() -> list[Wheel]:
+def lock_file(machine: Machine) -> Path:
+    """Return where the lock of *machine* lies."""
+    return LOCK.with_name(machine.file(LOCK.name))
+
+
+def locked(machine: Machine = X86_64) -> list[Wheel]:
     """
     Return the locked wheels.
 
     Raises:
         NotBuilt: They are not those that `contents.toml` lists.
     """
-    lock = msgspec.convert(tomllib.loads(LOCK.read_text(encoding="utf-8")), WheelLock)
+    text = lock_file(machine).read_text(encoding="utf-8")
+    lock = msgspec.convert(tomllib.loads(text), WheelLock)
     wanted = {(one.name, one.version) for one in contents.declared().distributions}
     if {(wheel.name, wheel.version) for wheel in lock.wheels} != wanted:
         raise NotBuilt(
-            f"{LOCK.name} and contents.toml list different distributions",
-            "make lock-image writes wheels.toml anew",
+            f"{lock_file(machine).name} and contents.toml list different distributions",
+            "make lock-image writes it anew",
         )
     return lock.wheels
 
 
-def fetch(wheel: Wheel, cache: Path) -> Path:
+def fetch(wheel: Wheel, cache: Path, machine: Machine = X86_64) -> Path:
     """
     Return where *wheel* lies in the cache, fetched if need be.
 
@@ -83,6 +85,7 @@ def fetch(wheel: Wheel, cache: Path) -> Path:
             ["--require-hashes", "--requirement", str(lock)],
             Path(temporary, "wheels"),
             f"{wheel.name} {wheel.version}",
+            machine,
         )
         (found,) = Path(temporary, "wheels").iterdir()
         put(kept, found.read_bytes())
@@ -91,12 +94,14 @@ def fetch(wheel: Wheel, cache: Path) -> Path:
     return kept
 
 
-def download(what: list[str], destination: Path, name: str) -> None:
+def download(
+    what: list[str], destination: Path, name: str, machine: Machine = X86_64
+) -> None:
     """Let pip fetch one distribution's wheel for the image's Python."""
     words = ["--python-version", "3.11", "--implementation", "cp"]
     for abi in ("cp311", "abi3", "none"):
         words += ["--abi", abi]
-    for platform in _PLATFORMS:
+    for platform in machine.wheels:
         words += ["--platform", platform]
     run(
         [
@@ -109,7 +114,7 @@ def download(what: list[str], destination: Path, name: str) -> None:
     )
 
 
-def shipped_of_wheels(cache: Path) -> Mapping[str, bytes]:
+def shipped_of_wheels(cache: Path, machine: Machine = X86_64) -> Mapping[str, bytes]:
     """
     Return the files of all distributions that ship, by path in site-packages.
 
@@ -118,8 +123,8 @@ def shipped_of_wheels(cache: Path) -> Mapping[str, bytes]:
     """
     shipped: dict[str, bytes] = {}
     entries = {one.name: one.entries for one in contents.declared().distributions}
-    for wheel in locked():
-        data = fetch(wheel, cache).read_bytes()
+    for wheel in locked(machine):
+        data = fetch(wheel, cache, machine).read_bytes()
         if hashlib.sha256(data).hexdigest() != wheel.sha256:
             raise NotBuilt(f"{wheel.file} changed while it was read")
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
