@@ -1,6 +1,7 @@
 """What the templates say, property by property."""
 
 import importlib
+import io
 import json
 import os
 import re
@@ -8,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 SNAPSHOT = Path(__file__).with_name("resource_types.json")
@@ -579,6 +581,85 @@ def test_whoever_manages_the_key_is_told_of_at_once(
     assert target["RoleArn"]["Fn::GetAtt"][0].startswith("NoticesKeyManagedRole")
 
 
+def counted(pattern: str, line: dict[str, Any]) -> bool:
+    """What CloudWatch makes of a JSON filter, as far as ours go."""
+    for clause in pattern.removeprefix("{ ").removesuffix(" }").split(" && "):
+        field, operator, *wanted = clause.removeprefix("$.").split(" ", 2)
+        value = line.get(field)
+        if operator == "NOT":
+            assert wanted == ["EXISTS"]
+            holds = value is None
+        elif operator == ">":
+            holds = isinstance(value, int) and value > int(wanted[0])
+        else:
+            assert operator == "="
+            holds = value == json.loads(wanted[0])
+        if not holds:
+            return False
+    return True
+
+
+def sums(synthesized: Any, stack: str, group: str, lines: list[Any]) -> dict[str, int]:
+    """What each metric of the stack comes to, after *lines* in a log group."""
+    found: dict[str, int] = {}
+    for one in synthesized.resources(stack, "AWS::Logs::MetricFilter").values():
+        properties = one["Properties"]
+        if not properties["LogGroupName"]["Ref"].lower().startswith(group):
+            continue
+        (made,) = properties["MetricTransformations"]
+        assert made["MetricNamespace"] == "nitrosigner"
+        name = made["MetricName"].removeprefix(f"{stack}/")
+        for line in lines:
+            if counted(properties["FilterPattern"], line):
+                value = made["MetricValue"]
+                each = int(value) if value.isdigit() else line[value.removeprefix("$.")]
+                found[name] = found.get(name, 0) + each
+    return found
+
+
+def test_the_logs_that_programs_write_become_the_metrics_that_alarms_watch(
+    synthesized: Any, stack: str
+) -> None:
+    from nitrosigner.trusted.enclave.audit import Event
+    from nitrosigner.untrusted.parent.event_log import Event as ParentEvent
+    from nitrosigner.untrusted.parent.event_log import EventLog
+    from nitrosigner.verdicts import Code
+
+    def audited(**facts: Any) -> Any:
+        line = {"time": 1.0, "boot": "b", "sequence": 1, "previous": "0" * 64}
+        return json.loads(
+            msgspec.json.encode(Event(**line, operation="sign_duty", **facts))
+        )
+
+    many = {"keys": ("a", "b"), "count": 32}
+    audit = [
+        audited(outcome="signed"),
+        audited(outcome="signed", **many),
+        audited(outcome="refused", code=Code.SLASHABLE),
+        audited(outcome="refused", code=Code.SLASHABLE, **many),
+        audited(outcome="refused", code=Code.UNAUTHENTICATED),
+        audited(outcome="undecided", code=Code.STORAGE_UNAVAILABLE, **many),
+        audited(outcome="done"),
+    ]
+    assert sums(synthesized, stack, "audit", audit) == {
+        "Signed": 33,
+        "Refused": 34,
+        "SlashingRefused": 33,
+        "StrangersRefused": 1,
+        "Undecided": 32,
+    }
+    stream = io.StringIO()
+    log = EventLog(stream)
+    log(ParentEvent.ENCLAVE_STATE, state="kms", code=Code.KMS_REFUSED)
+    log(ParentEvent.ENCLAVE_STATE, state="ready", code="")
+    log(ParentEvent.SERVICE_FAILED, kind="Get")
+    parent = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert sums(synthesized, stack, "parent", parent) == {
+        "KmsDenied": 1,
+        "StorageFailed": 1,
+    }
+
+
 def test_metrics_are_made_from_what_the_programs_write(node: None) -> None:
     from nitrosigner.infrastructure import observability
     from nitrosigner.trusted.enclave.audit import Event
@@ -587,7 +668,7 @@ def test_metrics_are_made_from_what_the_programs_write(node: None) -> None:
 
     del node
     outcomes = Event.__annotations__["outcome"].__args__
-    for pattern in (*observability.AUDITED.values(), *observability.PARENTS.values()):
+    for _, _, _, pattern, _ in observability.metric_filters():
         for field, value in re.findall(r'\$\.(\w+) = "(\w+)"', pattern):
             known: Any = {
                 "outcome": outcomes,

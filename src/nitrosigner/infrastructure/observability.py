@@ -7,7 +7,7 @@ that look from outside (`attestation_canary`, `health_probe`). An alarm treats s
 as bad news wherever silence is not the normal state.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,19 +34,31 @@ CERTIFICATE_DAYS: Final = 14
 """Enclaves make a new certificate at each boot; replace the instances."""
 
 AUDITED: Final = {
-    "Signed": '{ $.outcome = "signed" }',
-    "Refused": '{ $.outcome = "refused" }',
-    "Undecided": '{ $.outcome = "undecided" }',
-    "SlashingRefused": '{ $.code = "slashable" }',
-    "StrangersRefused": '{ $.code = "unauthenticated" }',
+    "Signed": '$.outcome = "signed"',
+    "Refused": '$.outcome = "refused"',
+    "Undecided": '$.outcome = "undecided"',
+    "SlashingRefused": '$.code = "slashable"',
+    "StrangersRefused": '$.code = "unauthenticated"',
 }
-"""Metrics made from audit events: name → filter. The fields are `enclave.audit.Event`'s
-and the codes `verdicts.Code`'s; a test compares them."""
+"""Metrics made from audit events: name → condition. The fields are
+`enclave.audit.Event`'s and the codes `verdicts.Code`'s; a test compares them."""
 PARENTS: Final = {
-    "KmsDenied": '{ $.event = "enclave_state" && $.code = "kms_refused" }',
-    "StorageFailed": '{ $.event = "service_failed" }',
+    "KmsDenied": '$.event = "enclave_state" && $.code = "kms_refused"',
+    "StorageFailed": '$.event = "service_failed"',
 }
 """The same from the parent's own log."""
+COUNTED: Final = (("", "$.count NOT EXISTS", "1"), ("Many", "$.count > 0", "$.count"))
+"""One audit event is about one key, or about as many as it counts: a batch of duties
+gives one for each kind of verdict, and its thousand signatures are not one."""
+
+
+def metric_filters() -> Iterator[tuple[str, str, str, str, str]]:
+    """Yield log group, metric, what sets the filter apart, pattern, what it adds."""
+    for metric, condition in AUDITED.items():
+        for more, counted, value in COUNTED:
+            yield "audit", metric, more, f"{{ {condition} && {counted} }}", value
+    for metric, condition in PARENTS.items():
+        yield "parent", metric, "", f"{{ {condition} }}", "1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,20 +102,19 @@ class Observability(Construct):
         """
         super().__init__(scope, name)
         self._plan = plan
-        for group, filters in (("audit", AUDITED), ("parent", PARENTS)):
-            for metric, pattern in filters.items():
-                logs.MetricFilter(
-                    self,
-                    f"Count{metric}",
-                    log_group=log_groups[group],
-                    metric_namespace=NAMESPACE,
-                    # A filter that has a default value can have no dimensions, so the
-                    # stack stands in the name.
-                    metric_name=self._named(metric),
-                    filter_pattern=logs.FilterPattern.literal(pattern),
-                    metric_value="1",
-                    default_value=0,
-                )
+        for group, metric, more, pattern, value in metric_filters():
+            logs.MetricFilter(
+                self,
+                f"Count{more}{metric}",
+                log_group=log_groups[group],
+                metric_namespace=NAMESPACE,
+                # A filter that has a default value can have no dimensions, so the
+                # stack stands in the name.
+                metric_name=self._named(metric),
+                filter_pattern=logs.FilterPattern.literal(pattern),
+                metric_value=value,
+                default_value=0,
+            )
         self._healthy = targets.metrics.healthy_host_count(
             period=_MINUTE, statistic="Minimum"
         )
