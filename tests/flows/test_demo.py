@@ -29,7 +29,7 @@ def waited() -> float:
 @pytest.fixture(scope="module")
 def shown() -> dict[str, Any]:
     before = waited()
-    done = subprocess.run(COMMAND, capture_output=True, timeout=110, check=False)
+    done = subprocess.run(COMMAND, capture_output=True, timeout=250, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     (line,) = done.stdout.splitlines()
     answer: dict[str, Any] = json.loads(line)

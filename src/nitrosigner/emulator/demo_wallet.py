@@ -45,7 +45,7 @@ EXAMPLE_TRANSACTION: Final[dict[str, Any]] = {
 }
 EXAMPLE_WEI: Final = 10_000_000_000_000_000
 """0.01 ether: the exact number, which no binary float is."""
-_COMMAND_DEADLINE: Final = 30.0
+_COMMAND_DEADLINE: Final = 90.0
 _COMMAND: Final = (sys.executable, "-I", "-m", "nitrosigner.cli.main")
 
 

@@ -4,6 +4,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from nitrosigner.wire import frames, services
@@ -73,7 +74,8 @@ def test_answers_exchanged_between_requests_are_not_taken(
 
     def exchange(request: Any, answer: Any) -> Any:
         if isinstance(request, services.GetRecord) and request.collection == "tls":
-            return services.Found(scene.parent.records["vault", "current"])
+            record = scene.parent.records["vault", "current"]
+            return services.Found(msgspec.structs.replace(record, name=request.name))
         return answer
 
     scene.parent.answers = exchange
