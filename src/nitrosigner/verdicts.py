@@ -64,6 +64,7 @@ class Code(StrEnum):
     AUDIT_UNAVAILABLE = "audit_unavailable"
     SIGNER_UNREACHABLE = "signer_unreachable"
     NSM_UNAVAILABLE = "nsm_unavailable"
+    CLOCK_UNSOUND = "clock_unsound"
     LOCAL_STACK = "local_stack"
     INTERNAL = "internal"
 

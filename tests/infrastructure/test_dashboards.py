@@ -36,6 +36,7 @@ def shown() -> set[str]:
             watermark_age=0,
             kms_calls=1,
             certificate_not_after=1_900_000_000,
+            clock_offset=-1.5,
         )
     )
     state = ParentState(

@@ -271,8 +271,10 @@ def _check_signer(
             raise Undecided(
                 Code.NOT_READY,
                 f"the enclave says {body.state}"
+                + (f": {printable(body.message)}" if body.message else "")
                 + (f"; failing: {', '.join(failed)}" if failed else ""),
-                (_IMPORTED if failed == ["imported_certificate"] else "")
+                printable(body.hint)
+                or (_IMPORTED if failed == ["imported_certificate"] else "")
                 or _WHAT_TO_DO.get(body.state, "its checks name what it waits for"),
             )
         return f"{body.state}, {body.keys_loaded} keys, {body.kms_calls} KMS calls"

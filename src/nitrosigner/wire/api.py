@@ -263,10 +263,19 @@ class HealthBody(_Body, frozen=True, kw_only=True):
     """The same, where Web3Signer has it: some validator clients read only this."""
     state: str
     """The boot state reached: nsm, recipient_key, manifest, kms, vault, records, tls,
-    ready; or the reason for a later failure."""
+    ready; or the reason for a later failure: audit_unavailable, keys_unavailable,
+    expected_keys_unavailable, watermarks_unavailable, signing_unavailable,
+    clock_unsound, certificate_unavailable."""
+    message: str = ""
+    """What is wrong, in a sentence, after a later failure. Else empty."""
+    hint: str = ""
+    """What to do then."""
     steps: list[BootStep]
     checks: dict[str, bool]
-    """storage, kms (last call), audit, keys."""
+    """Of all that is watched, whether it is well: storage and kms (the last call of
+    each), audit, keys, records, clock (as far apart as hypervisor, AWS and kernel may
+    be), certificate; with validators expected_keys, slashing_protection, watermarks,
+    signing."""
     keys_loaded: int
     kms_calls: int
     version: str

@@ -496,3 +496,5 @@ class Metrics(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     kms_calls: int
     certificate_not_after: int
     """Unix seconds at which the server certificate ends."""
+    clock_offset: float
+    """Seconds by which the enclave's clock is ahead of the hypervisor's."""

@@ -9,13 +9,9 @@ import pytest
 
 from nitrosigner.emulator.nitro_pki import NitroPki
 from nitrosigner.emulator.nsm import EmulatedNsm
+from nitrosigner.trusted.enclave.clock_check import NoTime, hypervisor_time
 from nitrosigner.trusted.enclave.nsm import NsmClient
-from nitrosigner.trusted.init.wall_clock import (
-    TOLERANCE,
-    NoTime,
-    correction,
-    hypervisor_time,
-)
+from nitrosigner.trusted.init.wall_clock import TOLERANCE, correction
 from nitrosigner.verdicts import Undecided
 
 NOW = datetime(2026, 11, 21, 3, 4, 5, 678_000, tzinfo=UTC)

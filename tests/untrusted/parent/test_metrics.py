@@ -32,6 +32,7 @@ REPORT = Metrics(
     watermark_age=1.5,
     kms_calls=1,
     certificate_not_after=1_900_000_000,
+    clock_offset=-1.5,
 )
 STATE = ParentState(
     pid=1,
@@ -88,6 +89,7 @@ def test_every_counter_of_the_enclave_is_shown() -> None:
     assert found["nitrosigner_watermark_age_seconds"] == 1.5
     assert found["nitrosigner_kms_calls_total"] == 1
     assert found["nitrosigner_certificate_not_after_seconds"] == 1_900_000_000
+    assert found["nitrosigner_clock_offset_seconds"] == -1.5
     assert found["nitrosigner_enclave_report_age_seconds"] == 2
     assert found["nitrosigner_enclave_ready"] == 1
 
@@ -140,7 +142,7 @@ async def _ask(port: int, request: bytes) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(request)
     try:
-        return await asyncio.wait_for(reader.read(), 10)
+        return await asyncio.wait_for(reader.read(), 30)
     except ConnectionError:
         return b""
     finally:
@@ -194,7 +196,7 @@ def test_stopping_cuts_a_dawdler_off() -> None:
         assert await _ask(port, b"GET /metrics HTTP/1.1\r\n\r\n")
         await listener.stop()
         try:
-            return await asyncio.wait_for(reader.read(), 10)
+            return await asyncio.wait_for(reader.read(), 30)
         except ConnectionError:
             return b""
         finally:

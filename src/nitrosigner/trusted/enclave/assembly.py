@@ -19,6 +19,7 @@ from nitrosigner.trusted.enclave.aws_endpoint import (
     trusted_tls,
 )
 from nitrosigner.trusted.enclave.boot import Boot, Pace
+from nitrosigner.trusted.enclave.clock_check import ClockCheck
 from nitrosigner.trusted.enclave.entropy import Entropy
 from nitrosigner.trusted.enclave.front import Front, start_front
 from nitrosigner.trusted.enclave.key_changes import KeyChanges
@@ -79,6 +80,7 @@ class _Machine:
 
     algorithms: Algorithms
     bls: Bls12381
+    clock: ClockCheck
     recipient: Recipient
 
 
@@ -99,7 +101,10 @@ async def start(world: World, services: ParentServices, pace: Pace) -> Running:
 
 
 async def _machine(world: World, boot: Boot) -> _Machine:
+    clock = ClockCheck(world.nsm, world.clock)
+
     async def nsm() -> tuple[Algorithms, Bls12381]:
+        await clock.look()
         randomness = await asyncio.to_thread(world.nsm.random, RANDOMNESS_SIZE)
         # Its constructor runs the known answers of the library in this image.
         secp256k1 = Secp256k1(randomness)
@@ -115,7 +120,9 @@ async def _machine(world: World, boot: Boot) -> _Machine:
         return recipient
 
     algorithms, bls = await boot.step("nsm", nsm)
-    return _Machine(algorithms, bls, await boot.step("recipient_key", recipient_key))
+    return _Machine(
+        algorithms, bls, clock, await boot.step("recipient_key", recipient_key)
+    )
 
 
 async def _deployment(
@@ -172,7 +179,7 @@ async def _deployment(
                 kms=kms,
                 recipient=machine.recipient,
                 entropy=entropy,
-                clock=world.clock,
+                clock=machine.clock,
             )
             return loading, parts, await open_guard(parts, told) if told else None
 
@@ -189,6 +196,7 @@ async def _deployment(
             keyring=keyring,
             validators=validators,
             too_many=loading.too_many,
+            clock=machine.clock,
         )
 
         async def listen() -> Front:
@@ -199,7 +207,7 @@ async def _deployment(
                 keyring=keyring,
                 services=services,
                 tls=TlsKeeping(
-                    singles, machine.recipient, in_force.accepted, world.clock
+                    singles, machine.recipient, in_force.accepted, machine.clock
                 ),
                 health_source=running,
                 validator_keys=validators,
@@ -234,4 +242,5 @@ def _kms(
         recipient=machine.recipient,
         clock=world.clock,
         aws=aws,
+        on_date=machine.clock.heard,
     )

@@ -71,6 +71,16 @@ class HealthSource(Protocol):
         ...
 
     @property
+    def clock_objection(self) -> Undecided | None:
+        """What is wrong with the clock; None: nothing."""
+        ...
+
+    @property
+    def clock_offset(self) -> float:
+        """Seconds by which the clock is ahead of the hypervisor's."""
+        ...
+
+    @property
     def keys_loaded(self) -> int:
         """Keys in memory, deleted ones included."""
         ...

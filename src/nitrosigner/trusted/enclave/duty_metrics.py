@@ -60,6 +60,7 @@ class DutyMetrics:
         keys_enabled: int,
         kms_calls: int,
         certificate_not_after: int,
+        clock_offset: float,
     ) -> validator_api.Metrics:
         """Return everything as it stands at *now*, on the monotonic clock."""
         return validator_api.Metrics(
@@ -77,4 +78,5 @@ class DutyMetrics:
             watermark_age=-1.0 if self._advanced is None else now - self._advanced,
             kms_calls=kms_calls,
             certificate_not_after=certificate_not_after,
+            clock_offset=clock_offset,
         )

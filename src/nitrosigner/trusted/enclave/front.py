@@ -141,9 +141,7 @@ class Front:
         if job is not None:
             self._reporting = asyncio.get_running_loop().create_task(
                 report_metrics(
-                    lambda: job.metrics(
-                        self.around.health.kms_calls, self.around.tls.not_after
-                    ),
+                    lambda: job.metrics(self.around.health, self.around.tls.not_after),
                     self._report,
                 ),
                 name="metrics",

@@ -27,6 +27,8 @@ class HttpResponse:
     status: int
     body: bytes
     keep_alive: bool
+    date: str = ""
+    """When it was made, as its sender says."""
 
 
 class ResponseReader:
@@ -67,6 +69,7 @@ class ResponseReader:
                 status=self._parser.get_status_code(),
                 body=bytes(self._callbacks.body),
                 keep_alive=self._callbacks.keep_alive,
+                date=self._callbacks.date.decode("latin-1"),
             )
 
 
@@ -78,14 +81,17 @@ class _Callbacks:
         self.headers = 0
         self.body = bytearray()
         self.complete = False
+        self.date = b""
         self.keep_alive = False
         self.parser: httptools.HttpResponseParser | None = None
 
     def on_message_begin(self) -> None:
         self.messages += 1
 
-    def on_header(self, _name: bytes, _value: bytes) -> None:
+    def on_header(self, name: bytes, value: bytes) -> None:
         self.headers += 1
+        if name.lower() == b"date":
+            self.date = value
 
     def on_body(self, part: bytes) -> None:
         self.body += part

@@ -10,7 +10,7 @@ never used.
 import asyncio
 import base64
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -87,13 +87,27 @@ class Kms:
         clock: Clock,
         aws: Aws,
         patience: Patience = Patience(),
+        on_date: Callable[[str], None] = lambda _: None,
     ) -> None:
+        """
+        Make it; nothing is asked yet.
+
+        Args:
+            endpoint: Where KMS is.
+            credentials: Of the role that may ask.
+            recipient: Whom KMS answers to.
+            clock: For the requests' signatures: AWS judges their age.
+            aws: The key and its region.
+            patience: With an absent KMS.
+            on_date: Hears when an answer was made, as KMS says.
+        """
         self._endpoint = endpoint
         self._source = credentials
         self._recipient = recipient
         self._clock = clock
         self._aws = aws
         self._patience = patience
+        self._on_date = on_date
         self._credentials: services.Credentials | None = None
         self.calls = 0
         """Answered requests since boot, errors included."""
@@ -229,6 +243,7 @@ class Kms:
         )
         response = await self._endpoint.post(headers, body)
         self.calls += 1
+        self._on_date(response.date)
         if response.status != 200:
             raise _Again(meaning(response.status, response.body))
         return self._checked(response.body, key)

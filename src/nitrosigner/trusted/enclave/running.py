@@ -7,6 +7,7 @@ import contextlib
 from typing import Final
 
 from nitrosigner.trusted.enclave.boot import Boot
+from nitrosigner.trusted.enclave.clock_check import LOOK_EVERY, ClockCheck
 from nitrosigner.trusted.enclave.front import Front
 from nitrosigner.trusted.enclave.keyring import Keyring
 from nitrosigner.trusted.enclave.kms import Kms
@@ -43,6 +44,7 @@ class Running:
         keyring: Keyring,
         validators: Validators | None,
         too_many: bool,
+        clock: ClockCheck,
     ) -> None:
         self._boot = boot
         self._services = services
@@ -50,6 +52,7 @@ class Running:
         self.keyring: Final = keyring
         self.validators: Final = validators
         self._too_many = too_many
+        self._clock = clock
         self._front: Front | None = None
         self._unasked: list[asyncio.Task[None]] = []
 
@@ -75,6 +78,7 @@ class Running:
             # Some keys rejected: the others sign. All rejected: nothing does.
             "keys": not rejected or self.keyring.count > 0,
             "records": not rejected and not self._too_many,
+            "clock": self.clock_objection is None,
         }
         if self.validators is not None:
             facts = self.validators.facts
@@ -83,6 +87,16 @@ class Running:
             checks["watermarks"] = self._services.watermarks_healthy
             checks["signing"] = self.validators.signs
         return checks
+
+    @property
+    def clock_objection(self) -> Undecided | None:
+        """What is wrong with the clock."""
+        return self._clock.objection
+
+    @property
+    def clock_offset(self) -> float:
+        """Seconds by which the clock is ahead of the hypervisor's."""
+        return self._clock.offset
 
     @property
     def keys_loaded(self) -> int:
@@ -106,6 +120,7 @@ class Running:
         await self._boot.step("ready", ready)
         await self._boot.report(self._complaint())
         self._unasked.append(asyncio.create_task(self._keep_up()))
+        self._unasked.append(asyncio.create_task(self._look_at_clock()))
         if self.validators is not None:
             self._unasked.append(asyncio.create_task(self._listen(self.validators)))
 
@@ -149,6 +164,13 @@ class Running:
                 await self._boot.report(self._complaint())
             await asyncio.sleep(SETTLE_EVERY)
 
+    async def _look_at_clock(self) -> None:
+        """Apart as well: an NSM that hangs stops nothing but this."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            with contextlib.suppress(Undecided):
+                await self._clock.look()
+
     async def _listen(self, validators: Validators) -> None:
         """Apart from the upkeep, which KMS can keep waiting."""
         while True:
@@ -176,7 +198,7 @@ class Running:
                 "raise limits.max_keys in the manifest",
             )
         missing = None if self.validators is None else _missing(self.validators)
-        return missing or self._objection()
+        return missing or self.clock_objection or self._objection()
 
     def _objection(self) -> Verdict | None:
         """Return what clients object to in an imported certificate."""

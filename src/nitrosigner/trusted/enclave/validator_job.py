@@ -6,6 +6,7 @@ There is one if the manifest speaks of validators; without one its routes do not
 
 from typing import Final
 
+from nitrosigner.trusted.enclave.boot import HealthSource
 from nitrosigner.trusted.enclave.duty_load import DutyLoad
 from nitrosigner.trusted.enclave.duty_metrics import DutyMetrics
 from nitrosigner.trusted.enclave.ports import Clock
@@ -35,7 +36,7 @@ class ValidatorJob:
         self.reloading: Final = Reloading(keys.reload, clock)
 
     def metrics(
-        self, kms_calls: int, certificate_not_after: int
+        self, health: HealthSource, certificate_not_after: int
     ) -> validator_api.Metrics:
         """Return the counters as they stand."""
         facts = self.keys.facts
@@ -45,8 +46,9 @@ class ValidatorJob:
             in_flight=self.load.in_flight,
             keys_loaded=facts.loaded,
             keys_enabled=facts.enabled,
-            kms_calls=kms_calls,
+            kms_calls=health.kms_calls,
             certificate_not_after=certificate_not_after,
+            clock_offset=health.clock_offset,
         )
 
 

@@ -19,6 +19,7 @@ import time
 from typing import Final
 
 from nitrosigner.trusted.enclave import main as program
+from nitrosigner.trusted.enclave.clock_check import hypervisor_time
 from nitrosigner.trusted.enclave.nsm import NsmClient, NsmDevice
 from nitrosigner.trusted.init import system_calls, wall_clock
 from nitrosigner.trusted.init.system_calls import (
@@ -95,7 +96,7 @@ def _need_nsm() -> None:
 
 
 def _set_clock(nsm: NsmClient) -> None:
-    right = wall_clock.correction(time.time(), wall_clock.hypervisor_time(nsm))
+    right = wall_clock.correction(time.time(), hypervisor_time(nsm))
     if right is not None:
         _say(f"the clock was off by {time.time() - right:.0f} seconds")
         time.clock_settime(time.CLOCK_REALTIME, right)

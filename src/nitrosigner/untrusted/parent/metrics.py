@@ -93,6 +93,12 @@ def _enclave(page: Page, metrics: Metrics, age: float) -> None:
         "When the enclave's server certificate ends, in Unix seconds.",
         metrics.certificate_not_after,
     )
+    page.gauge(
+        "clock_offset_seconds",
+        "Seconds by which the enclave's clock is ahead of the hypervisor's. Beyond 30 "
+        "either way it is not ready.",
+        metrics.clock_offset,
+    )
 
 
 def _parent(page: Page, state: ParentState, times: ServiceTimes) -> None:

@@ -13,6 +13,8 @@ from nitrosigner.untrusted.parent.enclave_health import Health
 from nitrosigner.untrusted.parent.watchdog_configuration import Probe
 
 _CERTIFICATE: Final = "certificate"
+_CLOCK: Final = "clock"
+_SIGNING: Final = "signing"
 
 
 @unique
@@ -45,6 +47,10 @@ class Reason(StrEnum):
     DEGRADED = "degraded"
     CERTIFICATE = "certificate"
     """It will end soon; a restart makes a new one."""
+    CLOCK = "clock"
+    """It went wrong while the enclave ran; a start sets it."""
+    SIGNING = "signing"
+    """It has lost the processes that sign; only a start brings them back."""
     ASKED = "asked"
 
 
@@ -60,7 +66,7 @@ class Restart(Exception):
     @property
     def planned(self) -> bool:
         """It works; callers should not notice."""
-        return self.reason in {Reason.ASKED, Reason.CERTIFICATE}
+        return self.reason in {Reason.ASKED, Reason.CERTIFICATE, Reason.CLOCK}
 
 
 @final
@@ -72,6 +78,7 @@ class Vigil:
         self._told = told
         self._heard = began
         self._answered = False
+        self._was_ready = False
         self._silent = 0
         self._unready_since: float | None = None
         self._ready_since: float | None = None
@@ -101,12 +108,24 @@ class Vigil:
         self._answered, self._silent = True, 0
         if not health.ready:
             self._ready_since = None
+            if not health.checks.get(_SIGNING, True):
+                raise Restart(Reason.SIGNING, "its signing processes have ended")
             if self._unready_since is None:
                 self._unready_since = now
-            if now - self._unready_since > self._told.degraded_seconds:
+            unready = now - self._unready_since
+            # Only one that went wrong under way: a start that did not set the clock
+            # will not do so the next time either.
+            if (
+                self._was_ready
+                and unready > self._told.clock_seconds
+                and not health.checks.get(_CLOCK, True)
+            ):
+                raise Restart(Reason.CLOCK, "its clock is wrong, and a start sets it")
+            if unready > self._told.degraded_seconds:
                 raise Restart(Reason.DEGRADED, "it was not ready for too long")
             return Phase.DEGRADED
         self._unready_since = None
+        self._was_ready = True
         if self._ready_since is None:
             self._ready_since = now
         if not health.checks.get(_CERTIFICATE, True):

@@ -31,6 +31,9 @@ class Probe(_Part, frozen=True, kw_only=True):
     degraded_seconds: Seconds = 600.0
     """So long alive but not ready, and it is started again. Not soon: an absent store
     or KMS is not mended by a restart."""
+    clock_seconds: Seconds = 90.0
+    """So long not ready because of a clock that was right before, and it is started
+    again. The enclave asks every 60 s; what a pause of the machine did is over then."""
     boot_seconds: Seconds = 120.0
     """Without an answer and without a report of its boot for so long after a start,
     and it is started again. A boot that waits for KMS reports, and is left to wait."""

@@ -29,6 +29,7 @@ def test_the_states_are_passed_in_order_and_reported(lab: Any, parent: Any) -> N
         "kms": True,
         "keys": True,
         "records": True,
+        "clock": True,
     }
 
 

@@ -41,7 +41,7 @@ from nitrosigner.trusted.enclave.tls_keeping import TlsKeeping
 from nitrosigner.trusted.signing.algorithms import Signature
 from nitrosigner.trusted.signing.secp256k1 import Secp256k1
 from nitrosigner.trusted.signing.secret_bytes import SecretBytes
-from nitrosigner.verdicts import Code, Malformed, Refused
+from nitrosigner.verdicts import Code, Malformed, Refused, Undecided
 from nitrosigner.wire import api, manifest
 
 ALGORITHM = Secp256k1(bytes(32))
@@ -318,6 +318,8 @@ class FakeHealth:
         self.state = "ready"
         self.steps = [api.BootStep(name="nsm", ok=True, milliseconds=3)]
         self.checks = {"storage": True, "kms": True, "keys": True}
+        self.clock_objection: Undecided | None = None
+        self.clock_offset = 0.25
         self.keys_loaded = len(SECRETS)
         self.kms_calls = 1
 
@@ -531,12 +533,12 @@ class RunningFront:
         return context
 
     def connect(self, certificate: str | None = "default") -> ssl.SSLSocket:
-        raw = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        raw = socket.create_connection(("127.0.0.1", self.port), timeout=30)
         return self.context(certificate).wrap_socket(raw, server_hostname="localhost")
 
     def http(self, certificate: str | None = "default") -> http.client.HTTPSConnection:
         return http.client.HTTPSConnection(
-            "127.0.0.1", self.port, context=self.context(certificate), timeout=10
+            "127.0.0.1", self.port, context=self.context(certificate), timeout=30
         )
 
     def ask(
@@ -588,7 +590,7 @@ class RunningFront:
             connection.sendall(data)
             return read_all(connection)
 
-    def wait(self, condition: Callable[[], Any], seconds: float = 5.0) -> None:
+    def wait(self, condition: Callable[[], Any], seconds: float = 30.0) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, "it did not come to be in time"
@@ -624,7 +626,7 @@ class _Loop:
 
     def stop(self) -> None:
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join(10)
+        self.thread.join(30)
         self.loop.run_until_complete(self.loop.shutdown_default_executor())
         self.loop.close()
         assert self.complaints.empty(), self.complaints.get()
@@ -649,7 +651,7 @@ def running_front(
         async def close() -> None:
             assert running.front is not None
             running.front.close()
-            await asyncio.wait_for(running.front.wait_closed(), 10)
+            await asyncio.wait_for(running.front.wait_closed(), 30)
 
         loop.run(close())
     finally:

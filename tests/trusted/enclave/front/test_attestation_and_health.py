@@ -73,6 +73,32 @@ def test_the_authority_is_given_to_everybody(front: Any) -> None:
     assert ssl.PEM_cert_to_DER_cert(body.decode()) == front.authority
 
 
+def test_a_wrong_clock_takes_it_out_of_service_and_says_what_to_do(
+    front: Any,
+) -> None:
+    front.health.checks["clock"] = False
+    front.health.clock_objection = Undecided(
+        Code.CLOCK_UNSOUND, "the clock is +3600 s off", "start it again"
+    )
+    status, answer = front.ask("GET", "/healthcheck", certificate=None)
+    assert (status, answer["status"], answer["outcome"]) == (503, "DOWN", "DOWN")
+    assert answer["state"] == "clock_unsound"
+    assert answer["message"] == "the clock is +3600 s off"
+    assert answer["hint"] == "start it again"
+    # No duty and no transaction is dated: whoever asks all the same is answered.
+    assert front.ask("GET", "/api/v1/keys")[0] == 200
+
+
+def test_whatever_is_needed_and_fails_is_said_with_what_to_do(front: Any) -> None:
+    for name in ("keys", "expected_keys", "watermarks", "signing"):
+        front.health.checks[name] = False
+        status, answer = front.ask("GET", "/healthcheck", certificate=None)
+        assert (status, answer["state"]) == (503, f"{name}_unavailable")
+        assert answer["message"]
+        assert answer["hint"]
+        front.health.checks[name] = True
+
+
 def test_a_ready_enclave_is_up(front: Any) -> None:
     status, answer = front.ask("GET", "/healthcheck", certificate=None)
     assert status == 200

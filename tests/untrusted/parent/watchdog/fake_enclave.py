@@ -42,7 +42,11 @@ def serve(connection: ssl.SSLSocket) -> None:
                 "status": "UP" if ready else "DOWN",
                 "state": "ready" if ready else "keys",
                 "steps": [],
-                "checks": {"certificate": told.get("certificate", True)},
+                "checks": {
+                    "certificate": told.get("certificate", True),
+                    "clock": told.get("clock", True),
+                    "signing": told.get("signing", True),
+                },
                 "keys_loaded": 0,
                 "kms_calls": 0,
                 "version": "0",

@@ -13,7 +13,7 @@ from nitrosigner.wire.api import PREFIX
 def metrics(call: Call) -> Response:
     """GET metrics."""
     around = call.around
-    return ok(call.job.metrics(around.health.kms_calls, around.tls.not_after))
+    return ok(call.job.metrics(around.health, around.tls.not_after))
 
 
 ROUTES: Final = (Route("GET", f"{PREFIX}/metrics", metrics, validators=True),)

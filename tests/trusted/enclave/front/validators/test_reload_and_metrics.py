@@ -120,6 +120,7 @@ def test_every_verdict_is_counted_by_kind_or_reason(
     assert 0 <= metrics["watermark_age"] < 60
     assert metrics["kms_calls"] == 1
     assert metrics["certificate_not_after"] == duty_front.front.around.tls.not_after
+    assert metrics["clock_offset"] == 0.25
 
 
 def test_metrics_need_a_client(duty_front: Any) -> None:
