@@ -631,6 +631,70 @@ def test_a_history_goes_in_and_comes_out(
     assert state.reached[f"0x{5:096x}"] == [9, 9, 9]
 
 
+def untrusted(name: str) -> dict[str, Any]:
+    return {
+        "pubkey": name,
+        "reason": "the stored watermark was not made by this deployment",
+        "hint": "",
+        "version": 3,
+        "stored": "Z2FyYmFnZQ==",
+        "claims": None,
+    }
+
+
+def test_what_cannot_be_trusted_is_named_and_not_exported(
+    cli: Any, data: Path, tmp_path: Path, state: Any
+) -> None:
+    good, bad = "0x" + "11" * 48, "0x" + "22" * 48
+    state.reached[good] = [1, 2, 3]
+    state.untrusted[bad] = untrusted(bad)
+    out = tmp_path / "out.json"
+    ran = cli("slashing-history", "export", "--output", out, "--data", data)
+    assert ran.code == 3
+    assert f"{bad}: the stored watermark was not made" in ran.err
+    assert "slashing-history repair" in ran.err
+    assert [one["pubkey"] for one in json.loads(out.read_text())["data"]] == [good]
+    shown = cli("slashing-history", "show", "--data", data)
+    assert shown.code == 3
+    assert good in shown.out
+    assert bad not in shown.out
+
+
+def test_every_record_is_exported_however_many_there_are(
+    cli: Any, data: Path, state: Any
+) -> None:
+    state.reached |= {f"0x{number:096x}": [1, 2, 3] for number in range(1, 1200)}
+    ran = cli("slashing-history", "export", "--data", data)
+    assert ran.code == 0
+    assert len(json.loads(ran.out)["data"]) == 1199
+
+
+def test_a_record_is_repaired_only_with_a_history_that_has_a_vote(
+    cli: Any, data: Path, tmp_path: Path, fake: Any, state: Any
+) -> None:
+    name = "0x" + "22" * 48
+    state.untrusted[name] = untrusted(name)
+    other = history_file(tmp_path, fake, {"0x" + "33" * 48: (1, 2, 3)})
+    ran = cli(
+        "slashing-history", "repair", name, "--slashing-history", other,
+        "--data", data,
+    )  # fmt: skip
+    assert ran.code == 2
+    assert "no attestation of this validator" in ran.err
+    assert state.untrusted
+    file = history_file(tmp_path, fake, {name: (1, 2, 3), "0x" + "33" * 48: (4, 5, 6)})
+    options = ("--slashing-history", file, "--data", data)
+    ran = cli("slashing-history", "repair", name, *options)
+    assert ran.code == 0
+    assert "will be replaced" in ran.err
+    assert "there was: version 3, claiming nothing readable; Z2FyYmFnZQ==" in ran.out
+    assert "there is: 1, 2, 3" in ran.out
+    assert state.reached == {name: [1, 2, 3]}
+    again = cli("slashing-history", "repair", name, *options)
+    assert again.code == 3
+    assert "in order" in again.err
+
+
 def test_a_history_may_come_through_a_pipe(
     cli: Any, data: Path, tmp_path: Path, fake: Any, state: Any
 ) -> None:

@@ -43,6 +43,8 @@ class FakeValidators:
     max_request: int = 1 << 20
     fail_after: int | None = None
     """Imports, of keys and of histories, until the store is gone."""
+    untrusted: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Records that do not verify, as they are told."""
     reloading: bool = False
     denied: set[str] = field(default_factory=set)
 
@@ -192,6 +194,36 @@ def route(  # noqa: PLR0917  # a request has that many parts
                 limit = int(query.get("limit", ["1000"])[0])
                 names = sorted(n for n in state.reached if n > after)[:limit]
             handler.json(200, state.document(names))
+        case "GET", "slashing-history", "records":
+            after = query.get("after", [""])[0]
+            limit = int(query["limit"][0])
+            names = sorted({*state.reached, *state.untrusted} - {""})
+            names = [name for name in names if name > after]
+            page, more = names[:limit], len(names) > limit
+            handler.json(
+                200,
+                state.document([name for name in page if name in state.reached])
+                | {
+                    "untrusted": [
+                        state.untrusted[name]
+                        for name in page
+                        if name in state.untrusted
+                    ],
+                    "next": page[-1] if more else None,
+                },
+            )
+        case "POST", "slashing-history", "repair":
+            name = sent["pubkey"]
+            if name not in state.untrusted:
+                raise problem(409, "version_conflict", "this record is in order")
+            state.merge(sent["history"], problem)
+            handler.json(
+                200,
+                {
+                    "replaced": state.untrusted.pop(name),
+                    "now": state.document([name])["data"][0],
+                },
+            )
         case "POST", "slashing-history":
             state.count(problem)
             handler.json(200, {"validators": state.merge(sent, problem)})

@@ -1,7 +1,7 @@
 """`nitrosigner slashing-history`: what validators have signed, in and out."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -9,14 +9,15 @@ from typing import BinaryIO, Final
 import click
 import msgspec
 
-from nitrosigner.cli import interchange_file, progress
+from nitrosigner.cli import confirmation, interchange_file, progress
 from nitrosigner.cli.connection import Connection, signer_options
 from nitrosigner.cli.files import reason, write_new
 from nitrosigner.cli.interchange_file import History
+from nitrosigner.cli.output import Output
 from nitrosigner.cli.public_keys import public_key_names
 from nitrosigner.client.hexadecimal import bytes_of_hex
 from nitrosigner.client.signer_client import SignerClient
-from nitrosigner.verdicts import Code, Malformed, Undecided, Verdict
+from nitrosigner.verdicts import Code, Malformed, Refused, Undecided, Verdict
 from nitrosigner.wire import validator_api as wire
 
 CHUNK: Final = 250
@@ -75,43 +76,109 @@ def export(
     connection: Connection, public_keys: Sequence[str], file: Path | None
 ) -> None:
     """
-    Write the minimal interchange file of all validators here, or of those named.
+    Write the minimal interchange file of every validator, or of those named.
 
-    All are those whose keys are here. Of a validator whose key is not, or is gone, the
-    history is kept as well: name it.
+    Also of validators whose keys are gone, or came from a file and never had a key
+    here. It says how far they have come *now*: a validator that goes on signing here
+    moves past it. Disable it, or stop its clients, before another signer takes it over.
 
-    It says how far they have come *now*: a validator that goes on signing here moves
-    past it. Disable it, or stop its clients, before another signer takes it over.
+    A record that cannot be trusted is named, and is not in the file: then the exit
+    code is 3.
     """
     with connection.client() as client:
-        found = exported(client, public_key_names(public_keys))
-    connection.output.say(
+        found, without = _found(client, public_key_names(public_keys))
+    output = connection.output
+    output.say(
         f"{len(found.data)} validators. Whoever of them signs on from here moves past "
         "this file: disable them before they move"
     )
     text = interchange_text(found)
     if file is not None:
         write_new(file, text)
-        connection.output.result(
-            {"file": str(file), "validators": len(found.data)}, [f"wrote {file}"]
+        output.result(
+            {"file": str(file), "validators": len(found.data), "without": without},
+            [f"wrote {file}"],
         )
-        return
-    # The file itself is JSON; --json changes nothing.
-    click.echo(text, nl=False)
+    else:
+        # The file itself is JSON; --json changes nothing.
+        click.echo(text, nl=False)
+    _complain(output, without)
 
 
 @slashing_history.command()
 @click.argument("public_keys", nargs=-1, metavar="[PUBKEY]...")
 @signer_options()
 def show(connection: Connection, public_keys: Sequence[str]) -> None:
-    """Show how far validators have come: all whose keys are here, or those named."""
+    """Show how far validators have come: every one, or those named."""
     with connection.client() as client:
-        found = exported(client, public_key_names(public_keys))
+        found, without = _found(client, public_key_names(public_keys))
     connection.output.table(
         found,
         ("VALIDATOR", "BLOCK SLOT", "SOURCE EPOCH", "TARGET EPOCH"),
         (_row(entry) for entry in found.data),
         empty="no validator is registered yet",
+    )
+    _complain(connection.output, without)
+
+
+@slashing_history.command()
+@click.argument("public_key", metavar="PUBKEY")
+@click.option(
+    "--slashing-history",
+    "file",
+    type=_file,
+    required=True,
+    metavar="FILE",
+    help="An interchange file with the latest history of this validator.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@signer_options()
+def repair(connection: Connection, public_key: str, file: Path, *, yes: bool) -> None:
+    """
+    Replace a record that cannot be trusted by the history in FILE.
+
+    It is for a record that somebody altered, deleted or restored in the store, so that
+    no vote is signed. One that is in order is left alone. The new record says what
+    FILE says, or what this signer has itself seen since it started if that is more;
+    what the old one claims counts for nothing. If FILE is not the latest history of
+    the validator, of every signer that ever had it, it can be slashed afterwards.
+
+    Needs repair_history in the manifest.
+    """
+    (name,) = public_key_names([public_key])
+    with connection.client() as client:
+        chain = chain_of(client)
+        history = read_file(connection, file, chain)
+        reached = history.reached.get(bytes.fromhex(name[2:]))
+        if reached is None or reached.voted is None:
+            raise Malformed(
+                Code.MALFORMED_HISTORY,
+                f"{file} has no attestation of this validator",
+                "a record is not replaced by an empty one. A validator that has never "
+                "attested: write an attestation of epochs 0 and 0 into the file",
+            )
+        told = interchange_file.document({bytes.fromhex(name[2:]): reached}, chain)
+        confirmation.confirm(
+            connection.output,
+            f"the record of {name} will be replaced, if it cannot be trusted. It may "
+            f"then vote beyond {', '.join(_row(told.data[0])[1:])} (block slot, source "
+            "and target epoch)",
+            "Is this its latest history, of every signer that ever had it?",
+            yes=yes,
+        )
+        repaired = client.repair_history(name, told)
+    old = repaired.replaced
+    claimed = (
+        "nothing readable" if old.claims is None else ", ".join(_row(old.claims)[1:])
+    )
+    stored = old.stored or "no bytes"
+    connection.output.result(
+        repaired,
+        [
+            f"replaced {name}: {old.reason}",
+            f"there was: version {old.version}, claiming {claimed}; {stored}",
+            f"there is: {', '.join(_row(repaired.now)[1:])}",
+        ],
     )
 
 
@@ -144,6 +211,46 @@ def exported(client: SignerClient, names: Sequence[str] = ()) -> wire.SlashingHi
         raise AssertionError
     return wire.SlashingHistory(
         metadata=metadata, data=sorted(data, key=lambda entry: entry.pubkey)
+    )
+
+
+def _found(
+    client: SignerClient, names: Sequence[str]
+) -> tuple[wire.SlashingHistory, dict[str, str]]:
+    """Return the minimal document, and who is not in it and why."""
+    if names:
+        found = exported(client, names)
+        missing = sorted(set(names) - {entry.pubkey for entry in found.data})
+        return found, dict.fromkeys(missing, "there is no record that can be trusted")
+    metadata = None
+    data: dict[str, wire.ValidatorHistory] = {}
+    without: dict[str, str] = {}
+    for part in client.history_records():
+        metadata = metadata or part.metadata
+        data |= {entry.pubkey: entry for entry in part.data}
+        without |= {one.pubkey: one.reason for one in part.untrusted}
+    if metadata is None:  # pragma: no cover  # at least one part comes
+        raise AssertionError
+    listed = [data[name] for name in sorted(data)]
+    return wire.SlashingHistory(metadata=metadata, data=listed), without
+
+
+def _complain(output: Output, without: Mapping[str, str]) -> None:
+    """
+    Name those whose records cannot be trusted.
+
+    Raises:
+        Refused: There is one.
+    """
+    if not without:
+        return
+    for name, why in sorted(without.items()):
+        output.say(f"{name}: {why}")
+    raise Refused(
+        Code.RECORD_UNTRUSTED,
+        f"{len(without)} validators without a record that can be trusted are left out",
+        "from their latest history: nitrosigner slashing-history repair PUBKEY "
+        "--slashing-history FILE",
     )
 
 

@@ -21,7 +21,7 @@ from nitrosigner.wire import validator_api as wire
 VALIDATORS: Final = "/validators"
 KEYMANAGER: Final = "/eth/v1"
 PAGE: Final = 500
-HISTORY_KEYS: Final = 64
+HISTORY_KEYS: Final = wire.HISTORY_NAMED
 """Public keys that one request names: they ride in the URL, 99 bytes each."""
 
 
@@ -144,6 +144,33 @@ class ValidatorRoutes(Routes):
             if len(part.data) < page:
                 return
             after = _further(part.data[-1].pubkey, after)
+
+    def history_records(
+        self, page: int = wire.RECORDS_PAGE
+    ) -> Iterator[wire.HistoryRecords]:
+        """
+        Yield every record in the watermark store, in parts; at least one part.
+
+        Also of keys that are gone, and of histories without a key. What cannot be
+        trusted stands apart.
+        """
+        following: str | None = ""
+        seen = {following}
+        while following is not None:
+            query = urlencode({"after": following, "limit": page})
+            part = self._get(f"/slashing-history/records?{query}", wire.HistoryRecords)
+            yield part
+            following = part.next
+            if following in seen:
+                raise _no_end()
+            seen.add(following)
+
+    def repair_history(
+        self, public_key: str, history: wire.SlashingHistory
+    ) -> wire.HistoryRepaired:
+        """Replace a record that cannot be trusted by *history*, of that validator."""
+        request = wire.RepairHistory(pubkey=public_key, history=history)
+        return self._post("/slashing-history/repair", request, wire.HistoryRepaired)
 
     def import_slashing_history(
         self, history: wire.SlashingHistory
@@ -291,9 +318,13 @@ class ValidatorRoutes(Routes):
 
 def _further(last: str, after: str) -> str:
     if last <= after:
-        raise Undecided(
-            Code.INTERNAL,
-            "the list of validators does not come to an end",
-            "ask again later",
-        )
+        raise _no_end()
     return last
+
+
+def _no_end() -> Undecided:
+    return Undecided(
+        Code.INTERNAL,
+        "the list of validators does not come to an end",
+        "ask again later",
+    )

@@ -88,6 +88,7 @@ VALIDATOR_OPERATIONS: Final[dict[str, tuple[Operation, ...]]] = {
         Operation.SIGN_DEPOSIT,
         Operation.SIGN_BLS_CHANGE,
         Operation.SLASHING_HISTORY,
+        Operation.REPAIR_HISTORY,
     ),
     VALIDATOR_CLIENT: (Operation.LIST_KEYS, Operation.SIGN_DUTY),
 }

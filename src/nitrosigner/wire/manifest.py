@@ -78,6 +78,8 @@ class Operation(StrEnum):
     """Promises a builder's money for a slot (Gloas). No validator needs it."""
     SLASHING_HISTORY = "slashing_history"
     """Export, and import that only moves forward."""
+    REPAIR_HISTORY = "repair_history"
+    """Replace a validator's record that cannot be trusted by a history from outside."""
     MANAGE_TLS = "manage_tls"
     """Have the listener serve an imported certificate, or the enclave's own again."""
 

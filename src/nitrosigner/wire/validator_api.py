@@ -27,6 +27,10 @@ MAX_DELETED: Final = 1_024
 MAX_ENTRIES: Final = 10_000
 """Validators in one slashing history that is sent or asked for."""
 HISTORY_PAGE: Final = 1_000
+RECORDS_PAGE: Final = 500
+"""Records in one part of the watermark store's list."""
+HISTORY_NAMED: Final = 16
+"""Validators that one query can name; an address has at most 2,048 characters."""
 SIGNATURE_SIZE: Final = 96
 PUBLIC_KEY_SIZE: Final = 48
 
@@ -152,6 +156,51 @@ class SlashingHistory(msgspec.Struct, frozen=True, kw_only=True):
 
     metadata: HistoryMetadata
     data: list[ValidatorHistory]
+
+
+class UntrustedRecord(_Body, frozen=True, kw_only=True):
+    """A record in the watermark store that this deployment's enclaves did not make."""
+
+    pubkey: str
+    reason: str
+    hint: str
+    version: int
+    """What the store says; 0: there is none any more."""
+    stored: str
+    """Base64: what lies there, or lay."""
+    claims: ValidatorHistory | None
+    """What those bytes say, if they say anything. Do not believe it."""
+
+
+class HistoryRecords(_Body, frozen=True, kw_only=True):
+    """
+    GET /api/v1/slashing-history/records: every record in the watermark store.
+
+    Also of keys that are gone, and of histories without a key. `?after=0x…&limit=N`
+    asks on from `next` of the part before.
+    """
+
+    metadata: HistoryMetadata
+    data: list[ValidatorHistory]
+    """Those that were verified. With the metadata, an interchange document."""
+    untrusted: list[UntrustedRecord]
+    next: str | None
+    """Ask on after this one; null: this was the last part."""
+
+
+class RepairHistory(_Body, frozen=True, kw_only=True):
+    """POST /api/v1/slashing-history/repair: replace a record nobody can trust."""
+
+    pubkey: PublicKeyHex
+    history: SlashingHistory
+    """Of this validator alone, with an attestation at least."""
+
+
+class HistoryRepaired(_Body, frozen=True, kw_only=True):
+    """Answer of POST /api/v1/slashing-history/repair."""
+
+    replaced: UntrustedRecord
+    now: ValidatorHistory
 
 
 class HistoryImported(_Body, frozen=True, kw_only=True):

@@ -157,7 +157,7 @@ def test_an_unregistered_validator_is_refused() -> None:
         with pytest.raises(Refused) as refusal:
             await guard.permit(KEY, "key", vote(1, 2))
         assert refusal.value.code is Code.NOT_REGISTERED
-        assert await guard.load([KEY]) == [KEY]
+        assert list(await guard.load([KEY])) == [KEY]
 
     asyncio.run(scenario())
 

@@ -118,22 +118,27 @@ class SlashingGuard:
         """
         self._busy = busy
 
-    async def load(self, public_keys: Sequence[bytes]) -> list[bytes]:
+    async def load(self, public_keys: Sequence[bytes]) -> dict[bytes, Refused]:
         """
-        Read the watermarks of these validators; return those that have none to trust.
+        Read the watermarks of these validators; return who has none to trust, and why.
 
         Raises:
             Undecided: The store did not answer.
         """
-        lost: list[bytes] = []
+        lost: dict[bytes, Refused] = {}
         for chunk in chunks(list(public_keys)):
             async with self._book.turn:
-                lost += await self._book.read(chunk)
+                lost |= await self._book.read(chunk)
         return lost
 
     def watermark(self, public_key: bytes) -> Watermark | None:
         """Return how far a validator is known to have come, for exports and metrics."""
         return self._book.floor.get(public_key)
+
+    def claimed(self, data: bytes) -> Watermark | None:
+        """Return what a record says that nobody can trust. For showing only."""
+        item = self._book.seal.claimed(data)
+        return item.watermark if item else None
 
     async def register(
         self, public_key: bytes, imported: Watermark, *, revive: bool = False
@@ -168,6 +173,13 @@ class SlashingGuard:
                 await self._book.standing(chunk)
         for chunk in every:
             await self._book.move(chunk, forward)
+
+    async def mend(
+        self, public_key: bytes, history: Watermark, stopped: Stopped
+    ) -> Watermark:
+        """As `WatermarkBook.mend`."""
+        async with self._book.turn:
+            return await self._book.mend(public_key, history, stopped)
 
     async def stop(self, public_key: bytes, why: Stopped) -> Watermark:
         """

@@ -43,7 +43,7 @@ async def open_guard(parts: KeyParts, told: Told) -> OpenedGuard:
         ceiling(told),
     )
     loaded = [slot.public_key for slot in parts.index.each(VALIDATOR)]
-    return OpenedGuard(guard, await guard.load(loaded))
+    return OpenedGuard(guard, list(await guard.load(loaded)))
 
 
 def validators_of(

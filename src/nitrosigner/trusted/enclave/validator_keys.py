@@ -38,6 +38,7 @@ from nitrosigner.trusted.enclave.validator_names import (
     is_validator_name,
     validator_name,
 )
+from nitrosigner.trusted.enclave.validator_records import ValidatorRecords
 from nitrosigner.trusted.enclave.validator_states import ValidatorStates
 from nitrosigner.trusted.signing.algorithms import PublicKey, Signature
 from nitrosigner.trusted.signing.beacon_networks import BeaconNetwork
@@ -81,6 +82,7 @@ class Validators:
             parts, self._lookup, guard, self._signing, unprotected
         )
         guard.gather_while(self._signing.busy)
+        self.records: Final = ValidatorRecords(parts, guard, self._states)
         self._messages = ValidatorMessages(network, guard, self._signing)
         self._making = ValidatorMaking(parts, guard, bls)
         self._worker = KeystoreOpening(bls)
@@ -353,7 +355,13 @@ class Validators:
 
     async def reload(self) -> Reloaded:
         """Take over what the store holds. See the port."""
-        return await self._states.reload()
+        difference = await self._changes.finish(self._parts.refresh.refresh())
+        return Reloaded(
+            added=difference.added,
+            changed=difference.changed,
+            removed=difference.removed,
+            rejected=len(self._changes.rejected),
+        )
 
     async def listen(self) -> None:
         """Take over what other enclaves changed. See the port."""
@@ -371,7 +379,7 @@ class Validators:
 
     async def history(self, public_keys: Sequence[bytes]) -> History:
         """Read from the store how far these have come."""
-        lost = await self.guard.load(public_keys)
+        lost = list(await self.guard.load(public_keys))
         reached: dict[bytes, Watermark] = {}
         for public_key in public_keys:
             watermark = self.guard.watermark(public_key)

@@ -16,6 +16,7 @@ import msgspec
 
 from nitrosigner.trusted.enclave.permit import Permit
 from nitrosigner.trusted.enclave.slashing_guard import SlashingGuard
+from nitrosigner.trusted.enclave.validator_records import ValidatorRecords
 from nitrosigner.trusted.signing.algorithms import Signature
 from nitrosigner.trusted.signing.beacon_networks import BeaconNetwork
 from nitrosigner.trusted.signing.slashing import Watermark
@@ -152,6 +153,11 @@ class ValidatorKeys(Protocol):
     @property
     def guard(self) -> SlashingGuard:
         """Who permits duties: `permit`, `permit_many`, `permit_soon`."""
+        ...
+
+    @property
+    def records(self) -> ValidatorRecords:
+        """The slashing protection records themselves, also without a key."""
         ...
 
     @property

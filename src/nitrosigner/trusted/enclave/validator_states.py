@@ -18,13 +18,12 @@ from nitrosigner.trusted.enclave.key_parts import KeyParts
 from nitrosigner.trusted.enclave.key_states import KeyStates
 from nitrosigner.trusted.enclave.sealed_records import VALIDATOR, Slot
 from nitrosigner.trusted.enclave.slashing_guard import SlashingGuard
-from nitrosigner.trusted.enclave.validator_keys_port import Reloaded
 from nitrosigner.trusted.enclave.watermark_book import Stopped
 from nitrosigner.trusted.signing.slashing import Watermark
 from nitrosigner.verdicts import Refused, Undecided
 from nitrosigner.wire import api
 
-_STOPPED: Final[dict[api.KeyState, Stopped]] = {
+STOPPED: Final[dict[api.KeyState, Stopped]] = {
     "enabled": "",
     "disabled": "disabled",
     "deleted": "retired",
@@ -45,7 +44,6 @@ class ValidatorStates:
         """*unprotected*: loaded keys without a watermark that can be trusted."""
         self._index: KeyIndex = parts.index
         self._changes = parts.changes
-        self._refresh = parts.refresh
         self._guard = guard
         self._signing = signing
         self._news = parts.news
@@ -84,7 +82,7 @@ class ValidatorStates:
         reached: Watermark | None = None
         try:
             # Everywhere: enclaves that have not heard of it cannot vote.
-            reached = await self._guard.stop(slot.public_key, _STOPPED[state])
+            reached = await self._guard.stop(slot.public_key, STOPPED[state])
         except Refused:
             # No record that can be trusted: nobody votes with it as it is.
             self._unprotected.add(slot.public_key)
@@ -102,16 +100,6 @@ class ValidatorStates:
         mended = self._unprotected.intersection(public_keys)
         if mended:
             await self.came(list(mended))
-
-    async def reload(self) -> Reloaded:
-        """Take over what the store holds. See the port."""
-        difference = await self._changes.finish(self._refresh.refresh())
-        return Reloaded(
-            added=difference.added,
-            changed=difference.changed,
-            removed=difference.removed,
-            rejected=len(self._changes.rejected),
-        )
 
     async def _look_at_watermarks(self, coming: Sequence[Slot]) -> None:
         """Read the watermarks of keys that come, and of those that had none."""

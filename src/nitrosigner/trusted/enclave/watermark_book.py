@@ -46,7 +46,7 @@ class WatermarkBook:
         self, store: WatermarkStore, seal: ItemSeal, chain: GenesisValidatorsRoot
     ) -> None:
         self._store = store
-        self._seal = seal
+        self.seal: Final = seal
         self._chain = chain
         self.known: Final[dict[bytes, Reached]] = {}
         # The furthest seen since we started, and never forgotten: a store that goes
@@ -117,6 +117,45 @@ class WatermarkBook:
             for key in chunk
         }
 
+    async def mend(
+        self, public_key: bytes, history: Watermark, stopped: Stopped
+    ) -> Watermark:
+        """
+        Replace a record that cannot be trusted; return what stands there now.
+
+        It is at least *history*, and at least what we have seen since we started. What
+        the old record says counts for nothing: whoever forged it could stop the
+        validator for good.
+
+        Raises:
+            Refused: The record is in order, is another chain's, or there never was one.
+            Undecided: The store did not answer, or somebody else changed it.
+        """
+        stored = (await self._store.fetch([public_key])).get(public_key)
+        if stored is None and public_key not in self.floor:
+            raise not_registered()
+        try:
+            self._learn(public_key, stored)
+        except Refused as verdict:
+            if verdict.code is Code.WRONG_CHAIN:
+                raise
+        else:
+            raise Refused(
+                Code.VERSION_CONFLICT,
+                "this validator's record is in order",
+                "to move it forward: nitrosigner slashing-history import",
+            )
+        self.known.pop(public_key, None)  # until the write is known to have happened
+        version = stored.version if stored else 0
+        watermark = merged(self.floor.get(public_key, Watermark()), history)
+        change = self.change(public_key, version, watermark, stopped)
+        if not all(await self.advance([change])):
+            raise Undecided(
+                Code.STORAGE_UNAVAILABLE, "somebody else changed this record just now"
+            )
+        self.remember(public_key, version + 1, watermark, stopped)
+        return watermark
+
     async def advance(self, changes: list[Advance]) -> Sequence[bool]:
         """Have the store make *changes*. Raises Undecided."""
         outcomes = await self._store.advance(changes) if changes else []
@@ -130,7 +169,7 @@ class WatermarkBook:
         """Believe a stored item if it is ours, of this chain, and not behind us."""
         if stored is None:
             raise not_registered()
-        item = self._seal.open(
+        item = self.seal.open(
             stored.data, public_key=public_key, version=stored.version
         )
         if item.chain != self._chain:
@@ -179,7 +218,7 @@ class WatermarkBook:
             retired=stopped == "retired",
             disabled=stopped == "disabled",
         )
-        return Advance(public_key, expected, self._seal.close(item))
+        return Advance(public_key, expected, self.seal.close(item))
 
 
 def chunks(keys: list[bytes]) -> list[list[bytes]]:

@@ -45,8 +45,8 @@ class _Untrusted(Refused):
         super().__init__(
             Code.RECORD_UNTRUSTED,
             message,
-            "nothing is signed for this validator until the store is restored, or the"
-            " damaged item is removed and its latest EIP-3076 history imported",
+            "no vote or block is signed for this validator until the store is mended,"
+            " or: nitrosigner slashing-history repair PUBKEY --slashing-history FILE",
         )
 
 
@@ -82,6 +82,13 @@ class ItemSeal:
         if (item.public_key, item.version) != (public_key, version):
             raise _Untrusted("the stored watermark belongs to another place")
         return item
+
+    def claimed(self, data: bytes) -> Item | None:
+        """Return what *data* says, true or not. For showing, and nothing else."""
+        try:
+            return _decoder.decode(data[MAC_SIZE:])
+        except (ValueError, RecursionError):
+            return None
 
     def _mac(self, body: bytes) -> bytes:
         return hmac.digest(self._key, _LABEL + body, "sha256")

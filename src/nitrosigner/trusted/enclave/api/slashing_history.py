@@ -5,16 +5,18 @@ What comes in only moves watermarks forward. A document is taken whole or not at
 it is read to its end, and its chain compared, before the first watermark moves.
 """
 
+import base64
 from collections.abc import Iterable, Mapping
 from typing import Final
 
 import msgspec
 
 from nitrosigner.trusted.enclave.api.keys import page_limit, query
-from nitrosigner.trusted.enclave.calls import Call, settle
+from nitrosigner.trusted.enclave.calls import Call, read, settle
 from nitrosigner.trusted.enclave.http_messages import Response, ok
 from nitrosigner.trusted.enclave.routing import Route
 from nitrosigner.trusted.enclave.validator_keys_port import NO_HISTORY
+from nitrosigner.trusted.enclave.validator_records import Untrusted
 from nitrosigner.trusted.signing import interchange
 from nitrosigner.trusted.signing.slashing import Watermark
 from nitrosigner.trusted.signing.ssz import read_bytes
@@ -22,10 +24,15 @@ from nitrosigner.verdicts import Code, Malformed, Verdict
 from nitrosigner.wire import validator_api
 from nitrosigner.wire.api import PREFIX
 from nitrosigner.wire.manifest import Operation
-from nitrosigner.wire.validator_api import HISTORY_PAGE, MAX_ENTRIES
+from nitrosigner.wire.validator_api import (
+    HISTORY_NAMED,
+    HISTORY_PAGE,
+    MAX_ENTRIES,
+    RECORDS_PAGE,
+)
 
-MAX_NAMED: Final = 16
-"""Validators that one query can name; an address has at most 2,048 characters."""
+_repair: Final = msgspec.json.Decoder(validator_api.RepairHistory)
+_document: Final = msgspec.json.Decoder(validator_api.SlashingHistory)
 
 
 def named(public_key: bytes) -> str:
@@ -99,9 +106,9 @@ async def export(call: Call) -> Response:
     fields = query(call, "keys", "after", "limit")
     if "keys" in fields:
         texts = fields["keys"].split(",")
-        if len(texts) > MAX_NAMED:
+        if len(texts) > HISTORY_NAMED:
             raise Malformed(
-                Code.MALFORMED_REQUEST, f"name at most {MAX_NAMED} keys at once"
+                Code.MALFORMED_REQUEST, f"name at most {HISTORY_NAMED} keys at once"
             )
         public_keys = list(dict.fromkeys(map(public_key_of, texts)))
         for public_key in public_keys:
@@ -131,6 +138,86 @@ def _page(call: Call, after: str, limit: int) -> list[bytes]:
         after = page.keys[-1].name
 
 
+async def list_records(call: Call) -> Response:
+    """GET slashing-history/records."""
+    facts = call.begin(Operation.SLASHING_HISTORY)
+    facts.operation = "export_history"
+    policy, client = call.around.policy, call.client
+    policy.demand(client, Operation.SLASHING_HISTORY)
+    fields = query(call, "after", "limit")
+    limit = page_limit(fields, RECORDS_PAGE, RECORDS_PAGE)
+    after = public_key_of(fields["after"]) if fields.get("after") else None
+    records = await call.job.keys.records.page(after, limit)
+    reached = {
+        public_key: watermark
+        for public_key, watermark in records.reached.items()
+        if policy.sees_name(client, named(public_key))
+    }
+    untrusted = [
+        one
+        for one in records.untrusted
+        if policy.sees_name(client, named(one.public_key))
+    ]
+    facts.count = len(reached)
+    document = _structured(call, reached)
+    return ok(
+        validator_api.HistoryRecords(
+            metadata=document.metadata,
+            data=document.data,
+            untrusted=[_untrusted(call, one) for one in untrusted],
+            next=named(records.after) if records.after else None,
+        )
+    )
+
+
+async def repair(call: Call) -> Response:
+    """POST slashing-history/repair."""
+    facts = call.begin(Operation.REPAIR_HISTORY)
+    around = call.around
+    around.policy.demand(call.client, Operation.REPAIR_HISTORY)
+    wanted = read(_repair, call.request.body)
+    public_key = public_key_of(wanted.pubkey)
+    around.policy.demand_name(call.client, named(public_key))
+    facts.key = named(public_key)
+    history = of_one(call, wanted.history, public_key)
+    facts.outcome = "begun"
+    await around.audit.durable(call.request_id, facts)
+    try:
+        repaired = await call.job.keys.records.repair(public_key, history)
+    except Verdict as verdict:
+        settle(facts, verdict)
+        raise
+    facts.outcome = "done"
+    (now,) = _structured(call, {public_key: repaired.reached}).data
+    return ok(
+        validator_api.HistoryRepaired(
+            replaced=_untrusted(call, repaired.replaced), now=now
+        )
+    )
+
+
+def _untrusted(call: Call, one: Untrusted) -> validator_api.UntrustedRecord:
+    claims = None
+    data = one.stored.data if one.stored else b""
+    claimed = call.job.keys.guard.claimed(data)
+    if claimed is not None:
+        (claims,) = _structured(call, {one.public_key: claimed}).data
+    return validator_api.UntrustedRecord(
+        pubkey=named(one.public_key),
+        reason=one.why.message,
+        hint=one.why.hint,
+        version=one.stored.version if one.stored else 0,
+        stored=base64.b64encode(data).decode(),
+        claims=claims,
+    )
+
+
+def _structured(
+    call: Call, reached: Mapping[bytes, Watermark]
+) -> validator_api.SlashingHistory:
+    return _document.decode(document_of(call, reached))
+
+
 async def import_history(call: Call) -> Response:
     """POST slashing-history."""
     facts = call.begin(Operation.SLASHING_HISTORY)
@@ -153,4 +240,6 @@ async def import_history(call: Call) -> Response:
 ROUTES: Final = (
     Route("GET", f"{PREFIX}/slashing-history", export, validators=True),
     Route("POST", f"{PREFIX}/slashing-history", import_history, validators=True),
+    Route("GET", f"{PREFIX}/slashing-history/records", list_records, validators=True),
+    Route("POST", f"{PREFIX}/slashing-history/repair", repair, validators=True),
 )

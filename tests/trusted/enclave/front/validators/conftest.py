@@ -28,6 +28,11 @@ from nitrosigner.trusted.enclave.validator_keys_port import (
     ValidatorFacts,
     WrappedSeed,
 )
+from nitrosigner.trusted.enclave.validator_records import (
+    Records,
+    Repaired,
+    Untrusted,
+)
 from nitrosigner.trusted.enclave.watermark_items import ItemSeal
 from nitrosigner.trusted.signing.algorithms import Signature
 from nitrosigner.trusted.signing.beacon_containers import MINIMAL_PRESET
@@ -61,9 +66,10 @@ BLS = Bls12381(ckzg.__file__)
 KEYS = 4
 DUTIES_ONLY = "duties-only"
 OTHER_TEAM = "other-team-of-validators"
+IMPORTER = "importer"
 VALIDATOR_TOKENS = {
     name: f"token-of-{name}-{hashlib.sha256(name.encode()).hexdigest()}"
-    for name in (DUTIES_ONLY, OTHER_TEAM)
+    for name in (DUTIES_ONLY, OTHER_TEAM, IMPORTER)
 }
 
 
@@ -143,6 +149,36 @@ class FakeStore:
         return written
 
 
+class FakeRecords:
+    """The records of `FakeStore`, in the order of their keys."""
+
+    def __init__(self, validators: "FakeValidators") -> None:
+        self._validators = validators
+
+    async def page(self, after: bytes | None, limit: int) -> Records:
+        await self._validators._began("records", after, limit)
+        rows, guard = self._validators.store.rows, self._validators.guard
+        keys = sorted(key for key in rows if after is None or key > after)
+        page, more = keys[:limit], len(keys) > limit
+        lost = await guard.load(page)
+        reached = {key: guard.watermark(key) for key in page if key not in lost}
+        untrusted = [Untrusted(key, rows[key], why) for key, why in lost.items()]
+        return Records(
+            {key: mark for key, mark in reached.items() if mark},
+            untrusted,
+            page[-1] if more else None,
+        )
+
+    async def repair(self, public_key: bytes, history: Watermark) -> Repaired:
+        validators = self._validators
+        await validators._began("repair", public_key, history)
+        stored = validators.store.rows.get(public_key)
+        why = (await validators.guard.load([public_key])).get(public_key)
+        reached = await validators.guard.mend(public_key, history, "")
+        assert why is not None
+        return Repaired(Untrusted(public_key, stored, why), reached)
+
+
 class FakeValidators:
     """The port, over a dictionary of secrets. Every method can fail."""
 
@@ -163,6 +199,7 @@ class FakeValidators:
         self.reloading: asyncio.Event | None = None
         self.reloaded = Reloaded(added=1, changed=0, removed=0, rejected=0)
         self.import_public_key = bytes(range(32))
+        self.records = FakeRecords(self)
         self.elsewhere: dict[str, FakeKey] = {}
         """What other enclaves changed, and we have not heard of."""
         self.deaf = False
@@ -437,6 +474,12 @@ def with_validators(running: Any) -> None:
             name=DUTIES_ONLY,
             token_sha256=token(DUTIES_ONLY),
             operations=[Operation.SIGN_DUTY, Operation.LIST_KEYS],
+            keys=["0x*"],
+        ),
+        Client(
+            name=IMPORTER,
+            token_sha256=token(IMPORTER),
+            operations=[Operation.SLASHING_HISTORY, Operation.IMPORT_KEY],
             keys=["0x*"],
         ),
         Client(

@@ -142,3 +142,99 @@ def test_an_import_that_cannot_be_recorded_does_not_happen(
     duty_front.services.failure = Undecided(Code.AUDIT_UNAVAILABLE, "full")
     assert duty_front.ask("POST", PATH, document(entry(names[0], 7)))[0] == 503
     assert not duty_front.validators.asked
+
+
+# --- records, and what is wrong with them ---
+
+
+def spoil(duty_front: Any, name: str, data: bytes = b"garbage") -> None:
+    duty_front.validators.store.rows[bytes.fromhex(name[2:])].data = data
+
+
+def test_records_are_listed_also_without_a_key(duty_front: Any, names: Any) -> None:
+    duty_front.ask("POST", PATH, document(entry(names[4], 7)))
+    spoil(duty_front, names[1])
+    told: dict[str, Any] = {}
+    untrusted: list[Any] = []
+    following = ""
+    for _ in range(9):
+        status, part = duty_front.ask(
+            "GET", f"{PATH}/records?limit=2&after={following}"
+        )
+        assert status == 200
+        assert part["metadata"]["genesis_validators_root"] == CHAIN
+        told |= {one["pubkey"]: one for one in part["data"]}
+        untrusted += part["untrusted"]
+        if part["next"] is None:
+            break
+        following = part["next"]
+    assert set(told) == {names[0], names[2], names[3], names[4]}
+    assert told[names[4]] == entry(names[4], 7)
+    (bad,) = untrusted
+    assert bad["pubkey"] == names[1]
+    assert bad["claims"] is None
+    assert "slashing-history repair" in bad["hint"]
+
+
+def test_records_of_another_team_are_not_told(duty_front: Any, names: Any) -> None:
+    token = duty_front.tokens["other-team-of-validators"]
+    spoil(duty_front, names[0])
+    _, part = duty_front.ask("GET", f"{PATH}/records", token=token)
+    assert [one["pubkey"] for one in part["data"]] == [names[1]]
+    assert part["untrusted"] == []
+
+
+def test_a_spoiled_record_is_replaced_and_shown(
+    duty_front: Any, names: Any, attestation: Any
+) -> None:
+    duty_front.ask("POST", SIGN + names[0], attestation(6, 7))
+    row = duty_front.validators.store.rows[bytes.fromhex(names[0][2:])]
+    # Its MAC is not ours; it claims that nothing was signed after epoch 7.
+    spoil(duty_front, names[0], bytes(32) + row.data[32:])
+    duty_front.validators.guard._book.floor.clear()  # as after a restart
+    told = {"pubkey": names[0], "history": document(entry(names[0], 9))}
+    status, answer = duty_front.ask("POST", f"{PATH}/repair", told)
+    assert status == 200
+    assert answer["now"] == entry(names[0], 9)
+    claims = answer["replaced"]["claims"]["signed_attestations"]
+    assert claims[0]["target_epoch"] == "7"
+    assert answer["replaced"]["version"] == 2
+    assert duty_front.ask("POST", SIGN + names[0], attestation(8, 9))[0] == 412
+    assert duty_front.ask("POST", SIGN + names[0], attestation(9, 10))[0] == 200
+    assert duty_front.ask("POST", f"{PATH}/repair", told)[0] == 412  # it is in order
+    events = [
+        one
+        for one in duty_front.services.events
+        if one["operation"] == "repair_history"
+    ]
+    assert [one["outcome"] for one in events] == ["begun", "done", "begun", "refused"]
+    assert {one["key"] for one in events} == {names[0]}
+
+
+@pytest.mark.parametrize("token", ["duties-only", "importer"])
+def test_a_repair_needs_a_permission_of_its_own(
+    duty_front: Any, names: Any, token: str
+) -> None:
+    spoil(duty_front, names[0])
+    told = {"pubkey": names[0], "history": document(entry(names[0], 9))}
+    given = duty_front.tokens[token]
+    status, _ = duty_front.ask("POST", f"{PATH}/repair", told, token=given)
+    assert status == 403
+    assert not duty_front.validators.asked
+
+
+def test_a_repair_is_of_one_validator_that_is_the_clients(
+    duty_front: Any, names: Any
+) -> None:
+    spoil(duty_front, names[0])
+    other = {"pubkey": names[0], "history": document(entry(names[1], 9))}
+    assert duty_front.ask("POST", f"{PATH}/repair", other)[0] == 400
+    wrong = {
+        "pubkey": names[0],
+        "history": document(entry(names[0], 9), chain="0x" + "00" * 32),
+    }
+    assert duty_front.ask("POST", f"{PATH}/repair", wrong)[0] == 403
+    told = {"pubkey": names[0], "history": document(entry(names[0], 9))}
+    token = duty_front.tokens["other-team-of-validators"]
+    assert duty_front.ask("POST", f"{PATH}/repair", told, token=token)[0] == 403
+    assert not duty_front.validators.asked

@@ -59,6 +59,9 @@ def cases(names: Any, attestation: Any) -> list[tuple[str, str, Any, int, Any]]:
     batch = {"identifiers": names[:2], "signing_request": good}
     imported = {"identity": names[4], "wrapped_key": "AAAA"}
     reference = {"public_key": names[5], "ciphertext": "AAAA", "history": HISTORY}
+    vote = {"source_epoch": "8", "target_epoch": "9"}
+    one = {"pubkey": names[1], "signed_blocks": [], "signed_attestations": [vote]}
+    repair = {"pubkey": names[1], "history": HISTORY | {"data": [one]}}
     stores = {
         "keystores": [json.dumps({"number": 0, "pubkey": names[0]})],
         "passwords": ["right"],
@@ -110,6 +113,11 @@ def cases(names: Any, attestation: Any) -> list[tuple[str, str, Any, int, Any]]:
         ("GET", "/api/v1/slashing-history", None, 200, {}),
         ("POST", "/api/v1/slashing-history", HISTORY, 200, {}),
         ("POST", "/api/v1/slashing-history", {}, 400, {}),
+        ("GET", "/api/v1/slashing-history/records", None, 200, {}),
+        ("POST", "/api/v1/slashing-history/repair", repair, 412, {}),
+        ("POST", "/api/v1/slashing-history/repair", {}, 400, {}),
+        ("POST", "/api/v1/slashing-history/repair", repair, 200, {"spoil": True}),
+        ("GET", "/api/v1/slashing-history/records", None, 200, {"spoil": True}),
         ("GET", KEYSTORES, None, 200, {}),
         ("GET", KEYSTORES, None, 401, {"certificate": None}),
         ("GET", KEYSTORES, None, 403, {"token": "nobody"}),
@@ -132,6 +140,8 @@ def test_a_running_front_answers_what_it_says(
     for method, path, body, status, given in cases:
         options = dict(given)
         key = options.pop("key", names[0])
+        if options.pop("spoil", False):
+            duty_front.validators.store.rows[bytes.fromhex(names[1][2:])].data = b"x"
         where = f"{method} {path}"
         answered, answer = duty_front.ask(
             method, path.replace("{key}", key), body, **options
