@@ -545,6 +545,21 @@ def test_why_aws_did_not_answer_is_told_apart(code: str, hint: str) -> None:
     assert hint in caught.value.hint
 
 
+def test_the_runbooks_name_every_right_that_the_command_needs() -> None:
+    import inspect
+    import re
+
+    from nitrosigner.infrastructure import account
+
+    text = (RUNBOOKS / "README.md").read_text()
+    called = re.findall(
+        r'_(?:ask|call)\(\s*"(\w+)",\s*"(\w+)"', inspect.getsource(account)
+    )
+    assert len(called) > 7
+    for service, operation in called:
+        assert f"`{service}:{operation.title().replace('_', '')}`" in text
+
+
 def test_a_stack_of_which_nothing_can_be_said_is_not_absent() -> None:
     error = ClientError({"Error": {"Code": "AccessDenied", "Message": "m"}}, "op")
     account = AwsAccount("us-east-1", Clients(describe_stacks=error))
