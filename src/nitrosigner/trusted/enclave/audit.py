@@ -189,17 +189,19 @@ class AuditTrail:
         if not self.healthy or len(self._waiting) >= MAX_WAITING:
             raise unavailable()
 
-    def record(self, request: str, facts: Facts, done: Done | None = None) -> None:
+    def record(self, request: str, facts: Facts, done: Done | None = None) -> bool:
         """
         Take an event in; *done* hears when it is durable.
 
-        Without *done* the event is dropped, and counted, if there is no room.
+        Returns:
+            False: there is no room; it is dropped, and counted. True: it is written
+            before everything that is taken in later.
         """
         if len(self._waiting) >= MAX_WAITING:
             self._unrecorded += 1
             if done is not None:
                 asyncio.get_running_loop().call_soon(done, False)
-            return
+            return False
         self._sequence += 1
         line = msgspec.json.encode(
             Event(
@@ -233,6 +235,7 @@ class AuditTrail:
         self._previous = hashlib.sha256(line).hexdigest()
         self._waiting.append((line, done))
         self._more.set()
+        return True
 
     def record_stranger(self, request: str, facts: Facts) -> None:
         """Take in an event about a caller without a credential, within a rate."""
@@ -299,12 +302,9 @@ class AuditTrail:
             self._fail_all()
             return False
         self.healthy = True
-        loop = asyncio.get_running_loop()
-        for _, done in batch:
+        for _ in batch:
             self._waiting.popleft()
-            if done is not None:
-                # Not from here: what goes wrong there must not end the writing.
-                loop.call_soon(done, True)
+        _tell_soon(batch, durable=True)
         return True
 
     def _batch(self) -> list[tuple[bytes, Done | None]]:
@@ -321,10 +321,24 @@ class AuditTrail:
         entries = list(self._waiting)
         self._waiting.clear()
         self._waiting.extend((line, None) for line, _ in entries)
-        loop = asyncio.get_running_loop()
-        for _, done in entries:
-            if done is not None:
-                loop.call_soon(done, False)
+        _tell_soon(entries, durable=False)
+
+
+def _tell_soon(entries: Sequence[tuple[bytes, Done | None]], *, durable: bool) -> None:
+    """Tell whoever waits for *entries*: not from here, and none by another's fault."""
+    loop = asyncio.get_running_loop()
+    waiting = [done for _, done in entries if done is not None]
+
+    def tell() -> None:
+        for done in waiting:
+            try:
+                done(durable)
+            except Exception as error:  # noqa: BLE001 - as the loop would have
+                loop.call_exception_handler(
+                    {"message": "telling of an audit event failed", "exception": error}
+                )
+
+    loop.call_soon(tell)
 
 
 def unavailable() -> Undecided:

@@ -37,8 +37,8 @@ BUSY: Final = 8
 """Signatures that keep the processes at work for a millisecond or more."""
 AHEAD: Final = 2
 """Parts that one process is sent before it has answered: one in work, one waiting."""
-MAX_PART: Final = 8
-"""Signatures of one part: some 2 ms of one process."""
+MAX_PART: Final = 16
+"""Signatures of one part: 3 ms of one process, or 6 if each has a root of its own."""
 _SHARES: Final = 4
 """Into which what waits is cut, so that the processes end together."""
 _READ: Final = 64 * 1024

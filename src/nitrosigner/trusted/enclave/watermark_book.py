@@ -21,7 +21,7 @@ from nitrosigner.trusted.signing.beacon_domains import GenesisValidatorsRoot
 from nitrosigner.trusted.signing.slashing import Watermark, merged
 from nitrosigner.verdicts import Code, Refused, Undecided
 
-MAX_BATCH: Final = 256
+MAX_BATCH: Final = 512
 """Validators in one conditional write."""
 MAX_RACES: Final = 8
 """How often we try again because another signer moved a watermark."""

@@ -30,7 +30,15 @@ BUSY_SECONDS: Final = 2.0
 """How long a write waits for another process that writes. The enclave waits longer."""
 MAX_GROUP: Final = 4096
 """Changes after which a transaction takes no further requests."""
-_TABLES: Final = """
+PAGE_SIZE: Final = 1024
+"""Bytes. A write costs the journal whole pages, and a watermark has some 350 bytes. A
+file that was made with another size keeps it."""
+CACHE: Final = 32 * 1024
+"""KiB of pages that are kept: the store of 20,000 validators has a third of it."""
+JOURNAL: Final = 8192
+"""Pages of journal that are gathered before they are written into the file."""
+_TABLES: Final = f"""
+PRAGMA page_size = {PAGE_SIZE};
 CREATE TABLE watermarks (
     public_key BLOB NOT NULL PRIMARY KEY CHECK (length(public_key) = 48),
     version    INTEGER NOT NULL CHECK (version > 0),
@@ -124,6 +132,8 @@ class SqliteWatermarks:
         self._paths = (path, path.with_name(path.name + "-wal"))
         self._opened: tuple[tuple[int, int], ...] = ()
         try:
+            self._connection.execute(f"PRAGMA cache_size = {-CACHE}")
+            self._connection.execute(f"PRAGMA wal_autocheckpoint = {JOURNAL}")
             # The first read makes the journal, if there was none.
             self._connection.execute(_READ, (b"",)).fetchone()
             self._opened = self._on_disk()

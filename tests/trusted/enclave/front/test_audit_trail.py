@@ -353,3 +353,36 @@ def test_without_a_record_nothing_is_changed(front: Any, path: Any, body: Any) -
         status, answer = front.ask("POST", path, body)
         assert (status, answer["error"]["code"]) == (503, "audit_unavailable")
     assert front.keys.changed == []
+
+
+def test_one_listener_that_fails_keeps_no_other_from_hearing() -> None:
+    async def test(trail: AuditTrail, log: Log, clock: Clock) -> None:
+        faults: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(
+            lambda _, context: faults.append(context["exception"])
+        )
+        told: list[bool] = []
+
+        def fails(_: bool) -> None:
+            raise RuntimeError
+
+        for done in (told.append, fails, told.append):
+            assert trail.record("r", Facts(operation="test"), done)
+        await settled(lambda: len(told) == 2)
+        assert told == [True, True]
+        assert [type(fault) for fault in faults] == [RuntimeError]
+        assert trail.healthy
+
+    run(test)
+
+
+def test_what_finds_no_room_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "MAX_WAITING", 2)
+
+    async def test(trail: AuditTrail, log: Log, clock: Clock) -> None:
+        log.gate = asyncio.Event()
+        taken = [trail.record("r", Facts(operation="test")) for _ in range(3)]
+        assert taken == [True, True, False]
+        log.gate.set()
+
+    run(test)

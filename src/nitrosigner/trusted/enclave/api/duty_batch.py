@@ -6,17 +6,18 @@ in the order of the request; what is wrong with one key does not hurt the others
 whole body is read before anything is signed, so a malformed part means nothing was.
 
 Keys go through in chunks: while one is signed the next is made durable. A chunk is one
-round trip to the store; a root is hashed to the curve once, however many sign it.
+round trip to the store; a root is hashed to the curve once by each of those who sign,
+however many keys sign it.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import msgspec
 
 from nitrosigner.trusted.enclave.api import duties
-from nitrosigner.trusted.enclave.audit import Facts, about_many
+from nitrosigner.trusted.enclave.audit import Facts, about_many, unavailable
 from nitrosigner.trusted.enclave.calls import Call, read, settle
 from nitrosigner.trusted.enclave.http_messages import Response, encode_json
 from nitrosigner.trusted.enclave.permit import Permit
@@ -31,8 +32,11 @@ from nitrosigner.wire.validator_api import (
     BatchSign,
 )
 
-CHUNK: Final = 256
+CHUNK: Final = 512
 """Keys: as many as the guard writes at once."""
+FIRST_CHUNK: Final = 64
+"""Of the first one; each is twice the one before. The sooner the first is durable, the
+sooner there is something to sign."""
 AT_ONCE: Final = 3
 """Chunks under way in one request: one is signed, one is written, one is read."""
 MAX_PARTS: Final = 1_000
@@ -62,7 +66,7 @@ class _Part(msgspec.Struct):
 async def sign_batch(call: Call) -> Response:
     """POST eth2/sign."""
     job = call.job
-    facts = call.begin(Operation.SIGN_DUTY)
+    call.begin(Operation.SIGN_DUTY)
     try:
         duties.demand_any(call)
         asked = _read(call)
@@ -73,21 +77,62 @@ async def sign_batch(call: Call) -> Response:
     except Verdict as verdict:
         job.counted.said(verdict)
         raise
-    turns = asyncio.Semaphore(AT_ONCE)
-    await asyncio.gather(
+    batch = _Batch(call, entered)
+    results = await asyncio.gather(
         *(
-            _sign_chunk(call, part, part.wanted[start : start + CHUNK], entered, turns)
+            _sign_chunk(batch, part, chunk)
             for part in parts
-            for start in range(0, len(part.wanted), CHUNK)
+            for chunk in _chunks(part.wanted)
         )
     )
-    call.facts.remove(facts)
-    seconds = job.load.seconds_since(entered)
-    for part in parts:
-        call.facts += _recorded(call, part, seconds)
-    return Response(
-        200, encode_json([_result(one) for part in parts for one in part.wanted])
-    )
+    call.facts[:] = [batch.last()]
+    return Response(200, b"[" + b",".join(results) + b"]")
+
+
+class _Batch:
+    """
+    What the chunks of one request share: their turns, and the way to the audit log.
+
+    Events go there while other chunks are signed still. One is kept for the end, and
+    answers for all: events are written in order, so when it is durable they are. It is
+    one of a signature if there is any.
+    """
+
+    def __init__(self, call: Call, entered: float) -> None:
+        self.call: Final = call
+        self.entered: Final = entered
+        self.turns: Final = asyncio.Semaphore(AT_ONCE)
+        self._kept: Facts | None = None
+        self._lost = False
+
+    def take(self, facts: Facts) -> None:
+        kept = self._kept
+        if kept is None:
+            self._kept = facts
+            return
+        if facts.outcome == "signed" and kept.outcome != "signed":
+            self._kept, facts = facts, kept
+        if not self.call.around.audit.record(self.call.request_id, facts):
+            self._lost = True
+
+    def last(self) -> Facts:
+        """
+        Return the one that was kept.
+
+        Raises:
+            Undecided: There was no room for another one (AUDIT_UNAVAILABLE).
+        """
+        if self._lost:
+            raise unavailable()
+        # Every part has a key, so there is one.
+        return self._kept or Facts(operation=Operation.SIGN_DUTY.value)
+
+
+def _chunks(wanted: list[_Wanted]) -> Iterator[list[_Wanted]]:
+    start, size = 0, FIRST_CHUNK
+    while start < len(wanted):
+        yield wanted[start : start + size]
+        start, size = start + size, min(2 * size, CHUNK)
 
 
 def _read(call: Call) -> list[BatchSign]:
@@ -116,35 +161,37 @@ def _part(call: Call, asked: BatchSign) -> _Part:
     return _Part(facts, duty, wanted)
 
 
-async def _sign_chunk(
-    call: Call,
-    part: _Part,
-    chunk: list[_Wanted],
-    entered: float,
-    turns: asyncio.Semaphore,
-) -> None:
-    if part.duty is None:
+async def _sign_chunk(batch: _Batch, part: _Part, chunk: list[_Wanted]) -> bytes:
+    """Return the results of *chunk* as JSON, without the brackets."""
+    call, entered = batch.call, batch.entered
+    if part.duty is not None:
+        async with batch.turns:
+            await _sign(call, part.duty, chunk, entered)
+    for facts in _recorded(call, part, chunk, call.job.load.seconds_since(entered)):
+        batch.take(facts)
+    return encode_json([_result(one) for one in chunk])[1:-1]
+
+
+async def _sign(call: Call, duty: Duty, chunk: list[_Wanted], entered: float) -> None:
+    judged = await _judged(call, duty, chunk)
+    try:
+        call.around.audit.demand()
+        if duties.operation_of(duty) is not Operation.SIGN_DUTY:
+            # No watermark says that another enclave disabled the key.
+            await call.job.keys.listen()
+        call.job.load.demand_in_time(entered, len(judged))
+        permits = await _permitted(call, duty, judged)
+        call.job.load.demand_in_time(entered, len(permits))
+    except Verdict as verdict:
+        for one, _ in judged:
+            one.verdict = one.verdict or verdict
         return
-    async with turns:
-        judged = await _judged(call, part.duty, chunk)
-        try:
-            call.around.audit.demand()
-            if duties.operation_of(part.duty) is not Operation.SIGN_DUTY:
-                # No watermark says that another enclave disabled the key.
-                await call.job.keys.listen()
-            call.job.load.demand_in_time(entered, len(judged))
-            permits = await _permitted(call, part.duty, judged)
-            call.job.load.demand_in_time(entered, len(permits))
-        except Verdict as verdict:
-            for one, _ in judged:
-                one.verdict = one.verdict or verdict
-            return
-        signatures = await call.job.keys.sign_many([permit for _, permit in permits])
-        for (one, _), signature in zip(permits, signatures, strict=True):
-            if isinstance(signature, Verdict):
-                one.verdict = signature
-            else:
-                one.signature = signature
+    signatures = await call.job.keys.sign_many([permit for _, permit in permits])
+    for (one, _), signature in zip(permits, signatures, strict=True):
+        if isinstance(signature, Verdict):
+            one.verdict = signature
+        else:
+            one.signature = signature
 
 
 async def _judged(
@@ -227,11 +274,13 @@ def _verdict(one: _Wanted) -> Verdict:
     return one.verdict or Refused(Code.INTERNAL, "the signer failed")
 
 
-def _recorded(call: Call, part: _Part, seconds: float) -> Iterable[Facts]:
-    """Count a part, and return its events: one for many verdicts alike."""
+def _recorded(
+    call: Call, part: _Part, chunk: list[_Wanted], seconds: float
+) -> Iterable[Facts]:
+    """Count a chunk, and return its events: one for many verdicts alike."""
     counted = call.job.counted
     alike: dict[str, list[_Wanted]] = {}
-    for one in part.wanted:
+    for one in chunk:
         code = "" if one.signature is not None else _verdict(one).code.value
         alike.setdefault(code, []).append(one)
     for code, group in alike.items():
