@@ -34,7 +34,7 @@ from nitrosigner.wire.addresses import (
 
 ENCLAVE_CID = 16
 CHUNK = 1 << 16
-DEADLINE = 20.0
+DEADLINE = 60.0
 
 Records = dict[tuple[str, str], services.StoredRecord]
 Reply = services.Answer | bytes | None
