@@ -5,8 +5,10 @@ Random duties, restarts and faults against the slashing guard, counted by an ora
 
 Two to four signers share one store that loses requests and answers, repeats writes,
 answers late and out of order, withholds, alters, swaps and replays items. Signers die
-at any point and come back with empty memories. Whatever was permitted is judged by the
-consensus specification's own definition of a slashable pair; there must be none.
+at any point and come back with empty memories; their clocks jump. Operators disable,
+enable and delete validators, and bring them back. Whatever was permitted is judged by
+the consensus specification's own definition of a slashable pair; there must be none.
+And when an order to stop was answered, nothing new may be permitted by anybody.
 
 What is not played, because nothing inside an enclave can see it: a store that goes back
 for a signer which has never seen the newer state (THREAT_MODEL, not protected, 1).
@@ -15,12 +17,16 @@ for a signer which has never seen the newer state (THREAT_MODEL, not protected, 
 import argparse
 import asyncio
 import random
+import selectors
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+from nitrosigner.trusted.enclave.parent_watermarks import ParentWatermarks
 from nitrosigner.trusted.enclave.slashing_guard import Advance, SlashingGuard
+from nitrosigner.trusted.enclave.watermark_book import Stopped
 from nitrosigner.trusted.enclave.watermark_items import ItemSeal
 from nitrosigner.trusted.signing.beacon_domains import GenesisValidatorsRoot
 from nitrosigner.trusted.signing.beacon_duties import Duty, DutyKind
@@ -102,13 +108,15 @@ class FaultyLine:
         ]
         return source.choice(older) if older else row
 
-    async def fetch(self, public_keys: Sequence[bytes]) -> Mapping[bytes, Row]:
+    async def read_watermarks(
+        self, public_keys: Sequence[bytes]
+    ) -> Mapping[bytes, Row]:
         await self._travel()
         found = {key: row for key in public_keys if (row := self._read(key))}
         await self._travel()
         return found
 
-    async def advance(self, changes: Sequence[Advance]) -> Sequence[bool]:
+    async def advance_watermarks(self, changes: Sequence[Advance]) -> Sequence[bool]:
         await self._travel()
         written = [self._store.write(change) for change in changes]
         if self._store.faults and self._store.source.random() < 0.02:
@@ -122,11 +130,57 @@ class FaultyLine:
         return written
 
 
+class JumpingClock:
+    """Seconds that now and then jump by days, forward or back."""
+
+    def __init__(self, source: random.Random) -> None:
+        self._source = source
+        self._ahead = 0.0
+
+    def now(self) -> float:
+        return self.monotonic()
+
+    def monotonic(self) -> float:
+        if self._source.random() < 0.2:
+            self._ahead = self._source.uniform(-1e6, 1e6)
+        return asyncio.get_running_loop().time() + self._ahead
+
+
+class _Impatient(selectors.SelectSelector):
+    def __init__(self, passes: Callable[[float], None]) -> None:
+        super().__init__()
+        self._passes = passes
+
+    def select(
+        self, timeout: float | None = None
+    ) -> list[tuple[selectors.SelectorKey, int]]:
+        self._passes(timeout or 0.0)
+        return super().select(0)
+
+
+class TimelessLoop(asyncio.SelectorEventLoop):
+    """Nobody waits: where nothing is to be done, it is later at once."""
+
+    def __init__(self) -> None:
+        self._passed = 0.0
+
+        super().__init__(_Impatient(self._passes))
+
+    def _passes(self, seconds: float) -> None:
+        self._passed += seconds
+
+    def time(self) -> float:
+        return self._passed
+
+
 @dataclass
 class Outcome:
     """What a run did."""
 
     operations: int = 0
+    orders: int = 0
+    late_permits: int = 0
+    """Of what was new, after the answer to an order to stop."""
     permitted: int = 0
     refused: int = 0
     restarts: int = 0
@@ -145,6 +199,10 @@ class Oracle:
     """Remembers all that was permitted, and counts pairs that could be punished."""
 
     def __init__(self) -> None:
+        self.stopped: dict[bytes, Watermark] = {}
+        """By validator that was told to stop: how far it came."""
+        self.ordered: set[bytes] = set()
+        """Whose order is under way: operators talk to each other."""
         self._votes: dict[bytes, dict[tuple[int, int, bytes], Vote]] = {}
         self._blocks: dict[tuple[bytes, int], set[bytes]] = {}
         self.pairs = 0
@@ -160,6 +218,13 @@ class Oracle:
         if name not in votes:
             self.pairs += sum(slashable(message, other) for other in votes.values())
             votes[name] = message
+
+
+def beyond(message: Proposal | Vote, reached: Watermark) -> bool:
+    """Return whether *message* is further than a validator had come."""
+    if isinstance(message, Proposal):
+        return reached.proposed is None or message.slot > reached.proposed.slot
+    return reached.voted is None or message.target > reached.voted.target
 
 
 def wish(source: random.Random, turn: int) -> Duty:
@@ -182,9 +247,47 @@ def wish(source: random.Random, turn: int) -> Duty:
     )
 
 
+def born(store: Store) -> SlashingGuard:
+    """Return a signer that remembers nothing."""
+    line: Any = FaultyLine(store)  # as much of a parent as is needed
+    return SlashingGuard(
+        ParentWatermarks(line, JumpingClock(store.source)), SEAL, CHAIN
+    )
+
+
+async def _order(
+    source: random.Random,
+    oracle: Oracle,
+    outcome: Outcome,
+    guard: SlashingGuard,
+    key: bytes,
+) -> None:
+    """Stop a validator, or let it go on."""
+    if key in oracle.ordered:
+        return
+    oracle.ordered.add(key)
+    outcome.orders += 1
+    stopped = oracle.stopped.pop(key, None)
+    try:
+        match source.randrange(8):
+            case 0 | 1 as which:
+                why: Stopped = "retired" if which else "disabled"
+                reached = await guard.stop(key, why)
+                oracle.stopped[key] = stopped or reached
+            case 2 | 3:
+                await guard.resume(key)
+            case _:
+                await guard.register(key, Watermark(), revive=True)
+    except Verdict:
+        pass  # whether it stopped or goes on is open
+    finally:
+        oracle.ordered.discard(key)
+
+
 async def _signer(store: Store, oracle: Oracle, outcome: Outcome, share: int) -> None:
     source = store.source
-    guard = SlashingGuard(FaultyLine(store), SEAL, CHAIN)
+
+    guard = born(store)
 
     async def ask(current: SlashingGuard, key: bytes, duty: Duty) -> None:
         try:
@@ -195,6 +298,8 @@ async def _signer(store: Store, oracle: Oracle, outcome: Outcome, share: int) ->
         assert permit.message == duty.signing_root
         assert duty.slashable_by is not None
         outcome.permitted += 1
+        if key in oracle.stopped and beyond(duty.slashable_by, oracle.stopped[key]):
+            outcome.late_permits += 1
         oracle.signed(key, duty.slashable_by)
 
     done = 0
@@ -206,6 +311,10 @@ async def _signer(store: Store, oracle: Oracle, outcome: Outcome, share: int) ->
             )
             for _ in range(burst)
         ]
+        if source.random() < 0.05:
+            key = source.choice(VALIDATORS)
+            given = _order(source, oracle, outcome, guard, key)
+            asked.append(asyncio.create_task(given))
         done += burst
         outcome.operations += burst
         if source.random() < 0.05:
@@ -214,7 +323,7 @@ async def _signer(store: Store, oracle: Oracle, outcome: Outcome, share: int) ->
             for task in asked:
                 task.cancel()
             await asyncio.gather(*asked, return_exceptions=True)
-            guard = SlashingGuard(FaultyLine(store), SEAL, CHAIN)
+            guard = born(store)
             outcome.restarts += 1
         else:
             await asyncio.gather(*asked)
@@ -224,7 +333,7 @@ async def _run(seed: int, operations: int, signers: int) -> Outcome:
     source = random.Random(seed)
     store, oracle, outcome = Store(source), Oracle(), Outcome()
     store.faults = False
-    first = SlashingGuard(FaultyLine(store), SEAL, CHAIN)
+    first = born(store)
     for key in VALIDATORS:
         await first.register(key, Watermark())
     store.faults = True
@@ -237,8 +346,14 @@ async def _run(seed: int, operations: int, signers: int) -> Outcome:
 
 
 def run(seed: int, operations: int, signers: int) -> Outcome:
-    """Play *operations* duties on *signers* signers; the same seed plays the same."""
-    return asyncio.run(_run(seed, operations, signers))
+    """
+    Play *operations* duties on *signers* signers.
+
+    The same seed plays the same, if PYTHONHASHSEED is the same too.
+    """
+    random.seed(seed)
+    with asyncio.Runner(loop_factory=TimelessLoop) as runner:
+        return runner.run(_run(seed, operations, signers))
 
 
 def main() -> int:
@@ -253,7 +368,7 @@ def main() -> int:
         outcome = run(seed, part, options.signers)
         total += outcome.permitted
         print(f"seed {seed}: {outcome}", flush=True)
-        if outcome.slashable_pairs:
+        if outcome.slashable_pairs or outcome.late_permits:
             return 1
         left, seed = left - part, seed + 1
     print(f"{total} permits, no slashable pair, {time.perf_counter() - begun:.0f} s")

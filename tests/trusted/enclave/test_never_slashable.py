@@ -27,10 +27,12 @@ def test_nothing_that_was_permitted_could_be_punished(
 ) -> None:
     outcome = simulation.run(seed=signers, operations=15_000, signers=signers)
     assert outcome.slashable_pairs == 0
+    assert outcome.late_permits == 0
     # The run was no walk-over: much was permitted, refused, and begun again.
-    assert outcome.permitted > 500
+    assert outcome.permitted > 200
     assert outcome.refused > 5_000
     assert outcome.restarts > 50
+    assert outcome.orders > 40
 
 
 def test_the_oracle_counts_what_could_be_punished(simulation: ModuleType) -> None:
