@@ -1,10 +1,11 @@
 """
 Throws altered bytes at what the enclave reads from outside: only verdicts may come out.
 
-    python fuzz/enclave_parsers.py [--seconds N] [--seed N] [cms|http|records|nsm …]
+    python fuzz/enclave_parsers.py [--seconds N] [--seed N] [cms|http|records|nsm|tls …]
 
 `cms` opens KMS envelopes, `http` reads responses of AWS endpoints, `records` opens
-sealed keys out of the store, `nsm` reads the device's CBOR. It stops at the first input
+sealed keys out of the store, `nsm` reads the device's CBOR, `tls` takes certificates
+and keys that are imported. It stops at the first input
 that raises anything but its verdict, takes too long, or (a record) opens although it
 was altered, and writes it to a file.
 """
@@ -12,6 +13,7 @@ was altered, and writes it to a file.
 import argparse
 import os
 import random
+import ssl
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +25,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 
 from nitrosigner.emulator.kms import envelope
+from nitrosigner.trusted.enclave import imported_certificate, server_certificate
 from nitrosigner.trusted.enclave.cms import EnvelopeError, open_envelope
 from nitrosigner.trusted.enclave.http_response import BadResponse, ResponseReader
 from nitrosigner.trusted.enclave.nsm import NsmClient
@@ -30,7 +33,7 @@ from nitrosigner.trusted.enclave.sealed_records import Header, open_record, seal
 from nitrosigner.trusted.enclave.vault import Vault, VaultKey
 from nitrosigner.trusted.signing.secp256k1 import Secp256k1
 from nitrosigner.trusted.signing.secret_bytes import SecretBytes
-from nitrosigner.verdicts import Refused, Undecided
+from nitrosigner.verdicts import Malformed, Refused, Undecided
 from nitrosigner.wire.services import StoredRecord
 
 LONGEST = 0.5
@@ -166,7 +169,42 @@ def nsm() -> tuple[list[bytes], Target]:
     return seeds, target
 
 
-TARGETS = {"cms": cms, "http": http, "records": records, "nsm": nsm}
+def tls() -> tuple[list[bytes], Target]:
+    """Feed an imported certificate (after a 0) or its private key (after a 1)."""
+    now = time.time()
+    authority, secret = server_certificate.new_authority("fuzz", now)
+    own = server_certificate.issue(authority, secret, ["localhost"], now)
+    key = serialization.load_pem_private_key(bytes(own.key.buffer), None)
+    pkcs8 = key.private_bytes(
+        serialization.Encoding.DER,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+
+    def target(data: bytes) -> bool:
+        leaf, held = own.certificate, pkcs8
+        if data[:1] == b"\1":
+            held = data[1:]
+        else:
+            leaf = data[1:]
+        pem = ssl.DER_cert_to_PEM_cert(leaf) + ssl.DER_cert_to_PEM_cert(authority)
+        try:
+            chain = imported_certificate.chain_of(pem)
+            with SecretBytes(bytearray(held)) as buffer:
+                identity = imported_certificate.identity_of(chain, buffer)
+            imported_certificate.check(chain, identity, ["localhost"], now)
+        except (Malformed, Refused):
+            return False
+        # A client was found that takes it: OpenSSL checked the signature.
+        if data[:1] != b"\1" and leaf != own.certificate:
+            msg = "an altered certificate was taken"
+            raise AssertionError(msg)
+        return True
+
+    return [b"\0" + own.certificate, b"\1" + pkcs8], target
+
+
+TARGETS = {"cms": cms, "http": http, "records": records, "nsm": nsm, "tls": tls}
 
 
 def inputs(seeds: list[bytes], generator: random.Random) -> Iterator[bytes]:

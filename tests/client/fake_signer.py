@@ -140,6 +140,7 @@ class FakeSigner:
     deployment: str = DEPLOYMENT
     manifest: str = MANIFEST
     tls_digest: str | None = None
+    tls_imported = False
     user_data: bytes | None = None
     public_key: bytes | None = None
     replayed: bytes | None = None
@@ -208,6 +209,7 @@ class FakeSigner:
             manifest_version=1,
             administrator=self.administrator,
             tls=self.tls_digest or hashlib.sha256(der).hexdigest(),
+            tls_imported=self.tls_imported,
         )
         return nsm.attest(
             public_key=self.public_key

@@ -2,6 +2,7 @@
 
 import datetime as dt
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -55,6 +56,39 @@ def test_what_was_not_asked_for_is_said_not_to_be_proved(
     missing = " ".join(check(stranger, pcrs=None).not_proved())
     for word in ("PCR0", "--manifest", "--administrator", "EMULATED"):
         assert word in missing
+
+
+def test_an_imported_key_takes_back_that_tls_ends_in_the_enclave(
+    stranger: SignerClient, signer: Any, check: Check
+) -> None:
+    honest = check(stranger)
+    assert any("TLS ends in the enclave" in one for one in honest.proved())
+    assert not any("IMPORTED" in one for one in honest.not_proved())
+    signer.tls_imported = True
+    proof = check(stranger)
+    # The binding itself holds, and is proved as before.
+    assert proof.certificate == honest.certificate
+    assert any("connection's TLS certificate" in one for one in proof.proved())
+    assert not any("TLS ends in the enclave" in one for one in proof.proved())
+    assert any("IMPORTED TLS KEY" in one for one in proof.not_proved())
+
+
+def test_the_root_is_returned_of_a_chain_that_leads_to_the_attested_certificate(
+    stranger: SignerClient, signer: Any, check: Check, company_pki: Any
+) -> None:
+    proof = check(stranger)
+    company = company_pki.Company()
+    server = company.server()
+    attested = replace(proof, certificate_der=server.der)
+    root, below = company.root.pem.encode(), company.below.pem.encode()
+    signer.named_authority = root + below
+    assert attested_authority(stranger, attested) == root
+    stranger_root = company_pki.Company().root.pem.encode()
+    for named in (below + root, root, below, stranger_root + below, root + root, b""):
+        signer.named_authority = named
+        with pytest.raises(Refused) as refusal:
+            attested_authority(stranger, attested)
+        assert refusal.value.code == Code.CERTIFICATE_UNTRUSTED
 
 
 def test_the_emulator_is_not_trusted_by_default(stranger: SignerClient) -> None:

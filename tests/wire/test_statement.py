@@ -13,6 +13,7 @@ LONGEST = Statement(
     manifest_version=(1 << 53) - 1,
     administrator="b" * 64,
     tls="c" * 64,
+    tls_imported=True,
 )
 
 
@@ -20,6 +21,16 @@ def test_the_longest_statement_fits_in_user_data_and_is_read_again() -> None:
     user_data = statement.encode(LONGEST)
     assert len(user_data) <= statement.MAX_STATEMENT
     assert statement.decode(user_data) == LONGEST
+
+
+def test_what_is_not_imported_reads_as_it_did_before_anything_could_be() -> None:
+    ours = Statement(
+        deployment="d", manifest="a" * 64, manifest_version=1,
+        administrator="b" * 64, tls="c" * 64,
+    )  # fmt: skip
+    assert b"imported" not in statement.encode(ours)
+    assert b'"tls_imported":true' in statement.encode(LONGEST)
+    assert not statement.decode(statement.encode(ours)).tls_imported
 
 
 def test_a_statement_that_does_not_fit_is_not_made() -> None:

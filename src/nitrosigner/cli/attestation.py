@@ -285,7 +285,8 @@ def _lines(shown: _Shown) -> list[str]:
             f"  deployment        {said.deployment}",
             f"  manifest          {said.manifest} (version {said.manifest_version})",
             f"  administrator     {said.administrator}",
-            f"  TLS certificate   {said.tls}",
+            f"  TLS certificate   {said.tls}"
+            + (" (its key was IMPORTED)" if said.tls_imported else ""),
         ]
     return lines
 

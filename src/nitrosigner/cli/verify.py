@@ -144,6 +144,7 @@ def described(
         "manifest": statement.manifest,
         "manifest_version": statement.manifest_version,
         "administrator": statement.administrator,
+        "tls_imported": statement.tls_imported,
         "certificate": proof.certificate,
         "proved": proved,
         "not_proved": not_proved,

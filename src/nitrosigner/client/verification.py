@@ -217,10 +217,10 @@ def attested_authority(client: SignerClient, proof: Proof) -> bytes:
     """
     pem = client.authority()
     try:
-        # The root, then downwards.
+        # The root, which issued itself, then downwards.
         authority, *between = x509.load_pem_x509_certificates(pem)
         issued = x509.load_der_x509_certificate(proof.certificate_der)
-        for issuer in (*reversed(between), authority):
+        for issuer in (*reversed(between), authority, authority):
             issued.verify_directly_issued_by(issuer)
             issued = issuer
     except (ValueError, TypeError, InvalidSignature):

@@ -1,12 +1,17 @@
 """The parent substitutes, alters, replays, withholds and reorders sealed records."""
 
+import datetime as dt
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from nitrosigner.client import verification
+from nitrosigner.client.import_tls import TlsFile, import_certificate
 from nitrosigner.client.signer_client import SignerClient
+from nitrosigner.emulator import plaintext_search
 from nitrosigner.verdicts import Refused, Undecided
 from nitrosigner.wire import services
 
@@ -215,3 +220,75 @@ def test_a_withheld_tls_record_gives_an_authority_that_no_client_knows(
     del scene.parent.records["tls", "current"]
     scene.boot_until_ready()
     assert outcome("created") == "certificate_untrusted"
+
+
+@pytest.fixture
+def company(scene: Any, deployment: Any, company_pki: Any, tmp_path: Path) -> Path:
+    """A company's certificate is in force; its root. The enclave is down."""
+    pki = company_pki.Company()
+    server = pki.server()
+    scene.boot_until_ready()
+    files = deployment.clients["operator"]
+    with SignerClient(scene.url, certificate=files.cert, key=files.key) as operator:
+        proof = verification.verify(
+            operator,
+            now=dt.datetime.now(dt.UTC),
+            anchors=[deployment.pki.trust_anchor],
+            pcrs={0: deployment.image.pcrs[0]},
+        )
+        file = TlsFile(
+            tuple(one.certificate for one in (server, pki.below, pki.root)), server.key
+        )
+        assert import_certificate(operator, proof, file).origin == "imported"
+    number = server.key.private_numbers().private_value.to_bytes(32, "big")
+    for secret in (server.secret, number):
+        assert not plaintext_search.spellings_in(bytes(scene.parent.seen), secret)
+    scene.end()
+    root: Path = pki.root_file(tmp_path)
+    return root
+
+
+def shown_by(scene: Any, ca: Path) -> bool:
+    """Return whether a client that knows *ca* alone gets an answer."""
+    with SignerClient(scene.url, ca=ca) as client:
+        try:
+            return client.upcheck()
+        except Refused:
+            return False
+
+
+def test_an_imported_certificate_is_there_after_a_restart(
+    scene: Any, company: Path, outcome: Outcome
+) -> None:
+    scene.boot_until_ready()
+    assert shown_by(scene, company)
+    assert outcome("created") == "certificate_untrusted"
+
+
+@pytest.mark.parametrize("how", ["altered", "exchanged", "renumbered"])
+def test_an_imported_certificate_that_is_not_ours_opens_no_door(
+    scene: Any, company: Path, how: str
+) -> None:
+    record = scene.parent.records["tls", "imported"]
+    if how == "altered":
+        data = bytearray(record.data)
+        data[-3] ^= 1
+        replaced(scene, "tls", "imported", data=bytes(data))
+    elif how == "exchanged":
+        own = scene.parent.records["tls", "current"]
+        replaced(scene, "tls", "imported", data=own.data, version=own.version)
+    else:
+        replaced(scene, "tls", "imported", version=record.version + 1)
+    scene.boot()
+    scene.stuck_with("record_untrusted")
+    assert company.is_file()
+
+
+def test_a_withheld_import_gives_a_certificate_that_its_clients_do_not_take(
+    scene: Any, company: Path, outcome: Outcome
+) -> None:
+    del scene.parent.records["tls", "imported"]
+    scene.boot_until_ready()
+    assert not shown_by(scene, company)
+    # Who knows the enclave's own authority is served: nobody else can show that one.
+    assert outcome("created") == "signed"

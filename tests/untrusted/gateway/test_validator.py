@@ -96,6 +96,8 @@ def test_set_tls_key_proves_the_certificate_that_the_enclave_made(
     assert (shown["attested"], shown["emulated"]) == (True, True)
     assert shown["pcr0"] == "c0" * 48
     assert "no TLS key was made" in shown["made_by"]
+    signer.tls_imported = True
+    assert "others may have its key" in ask(validator, "set_tls_key")["made_by"]
 
 
 def test_set_tls_key_verifies_anew_each_time(validator: Validator, signer: Any) -> None:

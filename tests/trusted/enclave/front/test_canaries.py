@@ -68,6 +68,13 @@ REQUESTS = [
         {"name": "b", "identity": CANARY, "ciphertext": CANARY},
         {},
     ),
+    (
+        "POST",
+        "/api/v1/tls/import",
+        {"certificates": CANARY, "wrapped_key": CANARY},
+        {},
+    ),
+    ("POST", "/api/v1/tls/import", {"password": CANARY}, {}),
     ("POST", "/", {"jsonrpc": "2.0", "id": 1, "method": CANARY, "params": []}, {}),
     (
         "POST",
