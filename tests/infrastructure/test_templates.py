@@ -91,6 +91,31 @@ def test_nothing_may_leave_but_to_endpoints_and_to_the_signer(
     }
 
 
+def test_nothing_wears_the_default_security_group(synthesized: Any, stack: str) -> None:
+    worn = []
+    for kind, name in (
+        ("AWS::EC2::VPCEndpoint", "Endpoints"),
+        ("AWS::ElasticLoadBalancingV2::LoadBalancer", "Entrance"),
+        ("AWS::Lambda::Function", "Clients"),
+    ):
+        for resource in synthesized.resources(stack, kind).values():
+            properties = resource["Properties"]
+            if properties.get("VpcEndpointType") == "Gateway" or (
+                kind == "AWS::Lambda::Function" and "VpcConfig" not in properties
+            ):
+                continue
+            properties = properties.get("VpcConfig", properties)
+            (group,) = (
+                properties.get("SecurityGroupIds") or properties["SecurityGroups"]
+            )
+            worn.append((short(group), name))
+    template = synthesized.only(stack, "AWS::EC2::LaunchTemplate")["Properties"]
+    (group,) = template["LaunchTemplateData"]["SecurityGroupIds"]
+    worn.append((short(group), "Signers"))
+    assert len(worn) == 9 + 1 + 3 + 1
+    assert all(one == expected for one, expected in worn)
+
+
 def short(reference: dict[str, Any]) -> str:
     name: str = reference["Fn::GetAtt"][0]
     name = name.removeprefix("Network").split("SecurityGroup")[0]

@@ -90,6 +90,8 @@ class Network(Construct):
             ],
             nat_gateways=1 if nat_gateway else 0,
             subnet_configuration=subnets,
+            # The default group lets its members talk to each other, and has none: to
+            # empty it needs a function with rights over every group of the account.
             restrict_default_security_group=False,
         )
         self.subnets = ec2.SubnetSelection(subnet_type=private)
