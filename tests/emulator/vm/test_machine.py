@@ -12,6 +12,7 @@ from nitrosigner.emulator.commands import up
 from nitrosigner.emulator.data_folder import DataFolder
 from nitrosigner.emulator.stack_programs import Places
 from nitrosigner.emulator.vm import heartbeat
+from nitrosigner.emulator.vm.qemu import Qemu
 from nitrosigner.emulator.vm.virtual_machine import (
     MachineSize,
     Parts,
@@ -19,6 +20,7 @@ from nitrosigner.emulator.vm.virtual_machine import (
     unpack_image,
 )
 from nitrosigner.emulator.vsock import UnixVsock
+from nitrosigner.image.build.machine import AARCH64, X86_64
 from nitrosigner.image.eif.metadata import Metadata
 from nitrosigner.image.eif.writer import ImageContents, write_eif
 from nitrosigner.verdicts import Malformed, Refused
@@ -55,6 +57,7 @@ def test_an_image_is_unpacked_as_a_loader_lays_it_out(
     assert parts.kernel.read_bytes() == b"kernel"
     assert parts.ramdisk.read_bytes() == b"".join(DISKS)
     assert parts.command_line == "console=ttyS0"
+    assert parts.machine is X86_64
 
 
 def test_the_machine_has_two_devices_and_nothing_else() -> None:
@@ -64,6 +67,18 @@ def test_the_machine_has_two_devices_and_nothing_else() -> None:
     assert "-nodefaults" in options
     assert not {"-netdev", "-nic", "-drive", "-fsdev"} & set(options)
     assert options[options.index("-append") + 1] == "console=ttyS0"
+
+
+def test_an_image_for_graviton_gets_a_machine_of_its_kind() -> None:
+    parts = Parts(Path("/k"), Path("/r"), "console=ttyS0", AARCH64)
+    options = qemu_options(parts, MachineSize(256), Path("/v.sock"), Path("/n.sock"))
+    assert options[options.index("-machine") + 1].startswith("virt,")
+    assert options[options.index("-append") + 1] == "console=ttyS0 console=ttyAMA0"
+    assert options.count("-device") == 2
+    (program,) = (
+        word for word in Qemu(Path("/q"), AARCH64).command if "/bin/qemu" in word
+    )
+    assert program.endswith("/qemu-system-aarch64")
 
 
 def test_the_copy_that_is_measured_is_the_one_that_boots(

@@ -1,5 +1,6 @@
 """What is locked is what is declared, exactly and by hash."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -75,15 +76,40 @@ def test_the_wheels_are_those_of_contents_toml_and_of_the_lock_that_tests_use(
         assert f"--hash=sha256:{one.sha256}" in dev, one.name
 
 
-def test_the_kernels_recipe_names_exact_inputs() -> None:
-    recipe = kernel.recipe()
+@MACHINE
+def test_the_kernels_recipe_names_exact_inputs(machine: Machine) -> None:
+    recipe = kernel.recipe(machine)
     assert HASH.fullmatch(recipe.sha256)
     assert HASH.fullmatch(recipe.source.sha256)
-    assert recipe.toolchain.keys() == {"gcc", "ld"}
+    assert recipe.toolchain.keys() == {f"{machine.cross}gcc", f"{machine.cross}ld"}
+    # One source for both.
+    assert recipe.source == kernel.recipe().source
 
 
-def test_the_kernel_has_no_network_but_the_vsock() -> None:
-    text = kernel.CONFIGURATION.read_text(encoding="utf-8")
+def test_a_machine_without_a_recipe_needs_a_kernel_that_is_given() -> None:
+    stranger = dataclasses.replace(AARCH64, name="riscv64")
+    with pytest.raises(NotBuilt, match="no recipe") as told:
+        kernel.recipe(stranger)
+    assert "--kernel" in told.value.hint
+
+
+def test_both_kernels_refuse_the_same_things() -> None:
+    refused = [
+        {
+            line
+            for line in kernel.configuration(machine).read_text().splitlines()
+            if line.startswith("CONFIG_") and line.endswith("=n")
+        }
+        for machine in MACHINES.values()
+    ]
+    # 32-bit programs and a reset by a register are ARM's own.
+    assert refused[1] - refused[0] == {"CONFIG_COMPAT=n", "CONFIG_POWER_RESET_SYSCON=n"}
+    assert refused[0] <= refused[1]
+
+
+@MACHINE
+def test_the_kernel_has_no_network_but_the_vsock(machine: Machine) -> None:
+    text = kernel.configuration(machine).read_text(encoding="utf-8")
     for line in (
         "CONFIG_INET=n",
         "CONFIG_MODULES=n",

@@ -66,9 +66,10 @@ def _one_machine(options: argparse.Namespace) -> int:
             DataFolder(options.data.resolve()).emulator, datetime.now(UTC)
         )
         nsm = measured_nsm(pki, image, options.role_arn)
+        parts = unpack_image(image, place)
         machine = VirtualMachine(
-            qemu=unpacked_qemu(options.cache, machine_mirrors, _say),
-            parts=unpack_image(image, place),
+            qemu=unpacked_qemu(options.cache, machine_mirrors, _say, parts.machine),
+            parts=parts,
             size=MachineSize(memory=options.memory, accelerator=options.accelerator),
             run=run,
             place=place,

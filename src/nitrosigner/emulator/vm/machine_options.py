@@ -2,6 +2,7 @@
 The options of `nitrosigner up` that boot an image in a virtual machine.
 """
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
+
+from nitrosigner.verdicts import Verdict
 
 if TYPE_CHECKING:
     from nitrosigner.emulator.stack_programs import Machine
@@ -66,12 +69,19 @@ def _machine(image: Path, memory: int, accelerator: str) -> "Machine":
     from nitrosigner.emulator.vm.qemu import unpacked_qemu
     from nitrosigner.image.build.cache_folder import default_cache
     from nitrosigner.image.build.debian_mirror import machine_mirrors
+    from nitrosigner.image.build.machine import MACHINES, X86_64
+    from nitrosigner.image.eif.reader import read_eif
 
+    kind = X86_64
+    # What is wrong with the image is said where it is copied.
+    with contextlib.suppress(OSError, Verdict), image.open("rb") as file:
+        kind = MACHINES[read_eif(file).architecture]
     cache = default_cache(os.environ)
     # Before the stack's own deadline begins to run: the first time it is fetched.
     unpacked_qemu(
         cache,
         machine_mirrors,
         lambda text: click.echo(f"nitrosigner: {text}", err=True),
+        kind,
     )
     return Machine(image, memory, accelerator, cache)

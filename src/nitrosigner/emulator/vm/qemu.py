@@ -8,7 +8,7 @@ are unpacked beside each other and run through their own loader.
 
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,15 +17,16 @@ from nitrosigner.image.build.cache_folder import turn
 from nitrosigner.image.build.commands import run
 from nitrosigner.image.build.debian_archive import DebianArchive
 from nitrosigner.image.build.debian_mirror import Mirrors
+from nitrosigner.image.build.machine import X86_64, Machine
 from nitrosigner.image.build.not_built import NotBuilt
 
 RELEASE: Final = "trixie"
 NSM_DEVICE: Final = "vhost-user-test-device"
 VSOCK_DEVICE: Final = "vhost-user-vsock-device"
-_PACKAGES: Final = tuple(
-    f"{name}/{RELEASE}-backports"
-    for name in ("qemu-system-x86", "qemu-system-common", "qemu-system-data", "seabios")
-)
+_PACKAGES: Final = {
+    "x86_64": ("qemu-system-x86", "qemu-system-common", "qemu-system-data", "seabios"),
+    "aarch64": ("qemu-system-arm", "qemu-system-common", "qemu-system-data"),
+}
 _LIBRARIES: Final = "usr/lib/x86_64-linux-gnu"
 _COMPLETE: Final = "complete"
 
@@ -35,6 +36,8 @@ class Qemu:
     """A tree with QEMU in it."""
 
     tree: Path
+    machine: Machine = X86_64
+    """What it emulates."""
 
     @property
     def command(self) -> tuple[str, ...]:
@@ -42,7 +45,7 @@ class Qemu:
         return (
             str(self.tree / "usr/lib64/ld-linux-x86-64.so.2"),
             *("--library-path", str(self.tree / _LIBRARIES)),
-            str(self.tree / "usr/bin/qemu-system-x86_64"),
+            str(self.tree / f"usr/bin/qemu-system-{self.machine.name}"),
             *("-L", str(self.tree / "usr/share/qemu")),
             *("-L", str(self.tree / "usr/share/seabios")),
         )
@@ -55,7 +58,10 @@ class Qemu:
 
 
 def unpacked_qemu(
-    cache: Path, mirrors: Callable[[], Mirrors], say: Callable[[str], None]
+    cache: Path,
+    mirrors: Callable[[], Mirrors],
+    say: Callable[[str], None],
+    machine: Machine = X86_64,
 ) -> Qemu:
     """
     Return QEMU from the cache, unpacked now if need be.
@@ -63,21 +69,25 @@ def unpacked_qemu(
     Raises:
         NotBuilt: It cannot be had, or lacks the devices.
     """
-    tree = cache / f"qemu-{RELEASE}-backports"
+    tree = cache / machine.file(f"qemu-{RELEASE}-backports.tree").removesuffix(".tree")
     with turn(cache, "qemu"):
         if not (tree / _COMPLETE).exists():
             say("fetching and unpacking QEMU, once")
             shutil.rmtree(tree, ignore_errors=True)
-            _unpack(cache, mirrors, tree)
-            _check_devices(Qemu(tree))
+            _unpack(cache, mirrors, tree, _PACKAGES[machine.name])
+            _check_devices(Qemu(tree, machine))
             (tree / _COMPLETE).touch()
-    return Qemu(tree)
+    return Qemu(tree, machine)
 
 
-def _unpack(cache: Path, mirrors: Callable[[], Mirrors], tree: Path) -> None:
+def _unpack(
+    cache: Path, mirrors: Callable[[], Mirrors], tree: Path, names: Sequence[str]
+) -> None:
     archive = DebianArchive(cache, mirrors, RELEASE)
     with tempfile.TemporaryDirectory(dir=cache) as temporary:
-        packages = archive.download_with_dependencies(_PACKAGES, Path(temporary))
+        packages = archive.download_with_dependencies(
+            [f"{name}/{RELEASE}-backports" for name in names], Path(temporary)
+        )
         tree.mkdir(parents=True)
         # As on a real system, where some packages still name /lib.
         for name in ("bin", "lib", "lib64", "sbin"):

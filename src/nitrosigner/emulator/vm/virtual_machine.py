@@ -23,9 +23,16 @@ from nitrosigner.emulator.vm.qemu import NSM_DEVICE, VSOCK_DEVICE, Qemu
 from nitrosigner.emulator.vm.vhost_user import VhostUser
 from nitrosigner.emulator.vm.vsock_device import QUEUES, VsockDevice
 from nitrosigner.emulator.vsock import ENCLAVE_CID, UnixVsock
+from nitrosigner.image.build.machine import MACHINES, X86_64, Machine
 from nitrosigner.image.eif.reader import read_eif
 from nitrosigner.wire.addresses import HEARTBEAT_PORT, HTTPS_PORT, PARENT_CID
 
+_KINDS: Final = {
+    # What QEMU calls the machine, and what the command line needs there besides: as the
+    # hypervisor appends its devices, this is not measured.
+    "x86_64": ("microvm,acpi=off,pcie=off", ""),
+    "aarch64": ("virt,acpi=off,gic-version=3", " console=ttyAMA0"),
+}
 _ENDINGS: Final = (b"reboot: machine restart", b"Kernel panic")
 _MAX_LINE: Final = 4096
 
@@ -48,6 +55,7 @@ class Parts:
     kernel: Path
     ramdisk: Path
     command_line: str
+    machine: Machine = X86_64
 
 
 def unpack_image(image: Path, place: Path) -> Parts:
@@ -66,7 +74,8 @@ def unpack_image(image: Path, place: Path) -> Parts:
         with ramdisk.open("wb") as out:
             for section in eif.ramdisks:
                 out.writelines(eif.chunks(section))
-        return Parts(kernel, ramdisk, eif.command_line)
+        machine = MACHINES[eif.architecture]
+        return Parts(kernel, ramdisk, eif.command_line, machine)
 
 
 def qemu_options(
@@ -74,8 +83,9 @@ def qemu_options(
 ) -> Sequence[str]:
     """Return QEMU's options for a machine with two devices at these sockets."""
     memory = f"{size.memory}M"
+    kind, console = _KINDS[parts.machine.name]
     return (
-        *("-machine", "microvm,acpi=off,pcie=off,memory-backend=memory"),
+        *("-machine", f"{kind},memory-backend=memory"),
         *("-object", f"memory-backend-memfd,id=memory,size={memory},share=on"),
         *("-m", memory, "-smp", str(size.vcpus)),
         *("-accel", size.accelerator),
@@ -87,7 +97,7 @@ def qemu_options(
         *("-rtc", "base=utc"),
         *("-global", "virtio-mmio.force-legacy=false"),
         *("-kernel", str(parts.kernel), "-initrd", str(parts.ramdisk)),
-        *("-append", parts.command_line),
+        *("-append", f"{parts.command_line}{console}"),
         *("-chardev", f"socket,id=vsock,path={vsock}"),
         *("-device", f"{VSOCK_DEVICE},chardev=vsock"),
         *("-chardev", f"socket,id=nsm,path={nsm}"),
