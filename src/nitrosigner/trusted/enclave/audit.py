@@ -38,11 +38,11 @@ STRANGERS_PER_SECOND: Final = 10
 """Events about callers without a credential. The rest is only counted, so that nobody
 fills the disk from outside."""
 
-GATHER: Final = 0.001
+GATHER: Final = 0.002
 """Seconds to let more events come, while the processors have other work anyway."""
 GATHERS: Final = 4
 """So often at most, for one batch."""
-GATHERED: Final = 32
+GATHERED: Final = 48
 """Events that are enough for one write."""
 
 MAX_KEYS: Final = 32

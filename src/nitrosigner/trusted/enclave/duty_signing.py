@@ -33,13 +33,13 @@ from nitrosigner.verdicts import Code, Refused, Undecided, Verdict
 PROCESSES: Final = 2
 MAX_WAITING: Final = 16_384
 """Signatures that wait for a process: one batch and what comes beside it, some 3 s."""
-BUSY: Final = 8
-"""Signatures that keep the processes at work for a millisecond or more."""
+BUSY: Final = 16
+"""Signatures that keep the processes at work for some two milliseconds."""
 AHEAD: Final = 2
 """Parts that one process is sent before it has answered: one in work, one waiting."""
 MAX_PART: Final = 16
 """Signatures of one part: 3 ms of one process, or 6 if each has a root of its own."""
-_SHARES: Final = 4
+_SHARES: Final = 2
 """Into which what waits is cut, so that the processes end together."""
 _READ: Final = 64 * 1024
 

@@ -15,7 +15,13 @@ import msgspec
 
 from nitrosigner.trusted.enclave import http_messages
 from nitrosigner.trusted.enclave.http_messages import Request, Response
-from nitrosigner.trusted.enclave.http_reader import Phase, RequestReader
+from nitrosigner.trusted.enclave.http_reader import (
+    BETWEEN,
+    BODY,
+    HEAD,
+    Phase,
+    RequestReader,
+)
 from nitrosigner.verdicts import Code, Undecided, Verdict
 
 MAX_PIPELINED: Final = 16
@@ -23,6 +29,8 @@ MAX_PIPELINED: Final = 16
 MAX_DRAINED: Final = 2 << 20
 """Bytes thrown away after a refusal, so that the refusal can still be read."""
 WRITE_HIGH_WATER: Final = 256 * 1024
+READ_SIZE: Final = 64 * 1024
+"""Bytes read at once. Without a buffer of ours asyncio takes 256 KiB for each read."""
 
 
 class Times(msgspec.Struct, frozen=True):
@@ -74,7 +82,14 @@ class _State(Enum):
     CLOSED = auto()
 
 
-class HttpProtocol(asyncio.Protocol):
+_OPEN: Final = _State.OPEN
+_ENDING: Final = _State.ENDING
+_CLOSED: Final = _State.CLOSED
+_buffer: Final = memoryview(bytearray(READ_SIZE))
+"""One for all connections: what is read into it is copied out of it at once."""
+
+
+class HttpProtocol(asyncio.BufferedProtocol):
     """A connection whose TLS handshake is done."""
 
     def __init__(
@@ -93,7 +108,7 @@ class HttpProtocol(asyncio.Protocol):
         self._holding = False
         self._last = False
         self._drained = 0
-        self._state = _State.OPEN
+        self._state = _OPEN
         self._deadline = self._now() + times.head
 
     # --- what asyncio calls ---------------------------------------------------------
@@ -112,7 +127,7 @@ class HttpProtocol(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget everything. An answer that is still being made is thrown away."""
         del exc  # says how the peer left, which is its own affair
-        self._state = _State.CLOSED
+        self._state = _CLOSED
         self._queue.clear()
         self._reader.close()
         self._on_lost(self)
@@ -121,9 +136,18 @@ class HttpProtocol(asyncio.Protocol):
         """Close; half-closed connections are not worth their states."""
         return False
 
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Lend the shared buffer to the loop."""
+        del sizehint
+        return _buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what was read."""
+        self.data_received(bytes(_buffer[:nbytes]))
+
     def data_received(self, data: bytes) -> None:
         """Read what came, as far as it may be read."""
-        if self._state is not _State.OPEN:
+        if self._state is not _OPEN:
             self._drained += len(data)
             if self._drained > MAX_DRAINED:
                 self._transport.close()
@@ -153,13 +177,13 @@ class HttpProtocol(asyncio.Protocol):
 
     def look(self, now: float) -> None:
         """Act on the deadline if it has passed."""
-        if now < self._deadline or self._state is _State.CLOSED:
+        if now < self._deadline or self._state is _CLOSED:
             return
-        if self._paused or self._state is _State.ENDING:
+        if self._paused or self._state is _ENDING:
             self._transport.abort()
         elif self._busy or self._queue:
             return  # our own work has its own deadlines
-        elif self._reader.phase is Phase.BETWEEN:
+        elif self._reader.phase is BETWEEN:
             self._end(self._times.write)
             self._transport.close()
         else:
@@ -175,26 +199,27 @@ class HttpProtocol(asyncio.Protocol):
     def close_when_idle(self) -> None:
         """Close now, or after the answer that is being made."""
         self._last = True
-        if not self._busy and self._state is _State.OPEN:
+        if not self._busy and self._state is _OPEN:
             self._end(self._times.write)
             self._transport.close()
 
     def retire(self) -> None:
         """Close between two requests: now, or after what has begun to arrive."""
         self._last = True
-        if self._reader.phase is Phase.BETWEEN and not self._queue:
+        if self._reader.phase is BETWEEN and not self._queue:
             self.close_when_idle()
 
     # --- our own --------------------------------------------------------------------
 
     def _phase_begun(self, phase: Phase) -> None:
-        match phase:
-            case Phase.HEAD:
-                self._deadline = self._now() + self._times.head
-            case Phase.BODY:
-                self._deadline = self._now() + self._times.body
-            case Phase.BETWEEN:
-                self._deadline = self._now() + self._times.idle
+        times = self._times
+        if phase is HEAD:
+            seconds = times.head
+        elif phase is BODY:
+            seconds = times.body
+        else:
+            seconds = times.idle
+        self._deadline = self._now() + seconds
 
     def _restart_deadline(self) -> None:
         """Begin the phase's time again: the wait before was for us."""
@@ -220,7 +245,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def _answer(self, request: Request, response: Response) -> None:
         self._busy = False
-        if self._state is not _State.OPEN:
+        if self._state is not _OPEN:
             return
         keep_alive = request.keep_alive and not self._last
         self._transport.write(http_messages.encode(response, keep_alive=keep_alive))
@@ -237,7 +262,7 @@ class HttpProtocol(asyncio.Protocol):
             self._say_continue()
 
     def _next(self) -> None:
-        if self._busy or self._paused or self._state is not _State.OPEN:
+        if self._busy or self._paused or self._state is not _OPEN:
             return
         if self._queue:
             self._serve(self._queue.popleft())
@@ -255,7 +280,7 @@ class HttpProtocol(asyncio.Protocol):
     def _answer_refusal(self) -> None:
         """Say no, and read on for a little so that the peer gets to hear it."""
         verdict = self._reader.refused
-        if verdict is None or self._state is not _State.OPEN:
+        if verdict is None or self._state is not _OPEN:
             return
         self._transport.write(
             http_messages.encode(
@@ -269,6 +294,6 @@ class HttpProtocol(asyncio.Protocol):
 
     def _end(self, seconds: float) -> None:
         """Answer nothing more, and be gone within *seconds*."""
-        self._state = _State.ENDING
+        self._state = _ENDING
         self._reader.close()
         self._deadline = self._now() + seconds

@@ -42,6 +42,12 @@ class Phase(Enum):
     BODY = auto()
 
 
+# Looking a member up in an enumeration costs more than comparing it.
+BETWEEN: Final = Phase.BETWEEN
+HEAD: Final = Phase.HEAD
+BODY: Final = Phase.BODY
+
+
 class RequestReader:
     """Reads one connection's requests, until one has to be refused."""
 
@@ -66,7 +72,7 @@ class RequestReader:
         self._parser: Any = httptools.HttpRequestParser(self)
         self._messages = 0
         self.refused: Verdict | None = None
-        self.phase = Phase.BETWEEN
+        self.phase = BETWEEN
         self._expects = False
         self._begin()
 
@@ -89,7 +95,7 @@ class RequestReader:
         except httptools.HttpParserError:
             self.refuse(_malformed("this is not a request of HTTP/1.1"))
         # A header that comes in pieces reaches the callbacks only when it is whole.
-        if self.phase is Phase.HEAD and message == self._messages:
+        if self.phase is HEAD and message == self._messages:
             self._head_raw += len(data)
             if self._head_raw > MAX_HEAD:
                 self.refuse(_head_too_large())
@@ -104,10 +110,7 @@ class RequestReader:
         """Return once whether the sender waits for `100 Continue`."""
         expects, self._expects = self._expects, False
         return (
-            expects
-            and self.phase is Phase.BODY
-            and not self._body
-            and self.refused is None
+            expects and self.phase is BODY and not self._body and self.refused is None
         )
 
     def close(self) -> None:
@@ -123,7 +126,7 @@ class RequestReader:
             return
         self._messages += 1
         self._begin()
-        self._enter(Phase.HEAD)
+        self._enter(HEAD)
 
     def on_url(self, url: bytes) -> None:
         """Take a piece of the target."""
@@ -141,7 +144,7 @@ class RequestReader:
         self._head_bytes += len(name) + len(value) + 4
         if self._headers > MAX_HEADERS or self._head_bytes > MAX_HEAD:
             self.refuse(_head_too_large())
-        if self.phase is not Phase.HEAD:
+        if self.phase is not HEAD:
             return
         name = name.lower()
         if name in _ONCE:
@@ -169,7 +172,7 @@ class RequestReader:
         except Verdict as verdict:
             self.refuse(verdict)
             return
-        self._enter(Phase.BODY)
+        self._enter(BODY)
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body, if it still fits."""
@@ -188,7 +191,7 @@ class RequestReader:
         body = self._body
         self._request.body = body[0] if len(body) == 1 else b"".join(body)
         body.clear()
-        self._enter(Phase.BETWEEN)
+        self._enter(BETWEEN)
         self._received(self._request)
 
     # --- our own --------------------------------------------------------------------

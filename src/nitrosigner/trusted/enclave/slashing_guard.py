@@ -47,11 +47,11 @@ from nitrosigner.trusted.signing.slashing import (
 )
 from nitrosigner.verdicts import Code, Refused, Undecided, Verdict
 
-GATHER: Final = 0.001
+GATHER: Final = 0.002
 """Seconds to let more duties come, while the processors have other work anyway."""
 GATHERS: Final = 4
 """So often at most, for one write."""
-GATHERED: Final = 32
+GATHERED: Final = 48
 """Duties that are enough for one write."""
 MAX_WAITING: Final = 8192
 """Duties that may wait for a write. Beyond, we shed load before we are late."""
