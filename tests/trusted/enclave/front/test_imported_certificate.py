@@ -245,12 +245,13 @@ def test_a_connection_is_ended_after_its_answer_and_vouched_for_until_then(
     head = b"GET " + ATTEST.encode() + b" HTTP/1.1\r\nHost: a\r\n"
     with front.connect() as begun:
         begun.sendall(head)
-        front.wait(lambda: front.front.connections == 2)
+        front.wait(lambda: front.front.connections == 2, 30)
         front.wait(
             lambda: any(
                 protocol._reader.phase.name == "HEAD"
                 for protocol in front.front._listener._protocols
-            )
+            ),
+            30,
         )
         assert elsewhere.bring(elsewhere.company.server())[0] == 200
         assert idle.sock.recv(1) == b""
