@@ -884,7 +884,9 @@ def test_java_trusts_what_is_in_the_store(cli: Any, data: Path, tmp_path: Path) 
     if keytool is None:
         pytest.skip("there is no Java here")
     file = tmp_path / "trust.p12"
-    cli("tls", "export", "--format", "pkcs12", "--output", file, "--data", data)
+    ran = cli("tls", "export", "--format", "pkcs12", "--output", file, "--data", data)
+    # Without a certificate it is told of the token, which it sends when it is asked.
+    assert "--validators-external-signer-url=https://signer:TOKEN@" in ran.out
     password = (tmp_path / "trust.p12.password").read_text().strip()
     seen = subprocess.run(
         [keytool, "-list", "-keystore", file, "-storepass", password],
