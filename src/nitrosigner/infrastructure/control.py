@@ -22,6 +22,11 @@ _UNITS: Final = (
     "nitrosigner-watchdog.service",
     "nitrosigner-lifecycle.service",
 )
+_WATCHDOG: Final = (
+    "PYTHONPATH=/opt/nitrosigner/parent PYTHONDONTWRITEBYTECODE=1"
+    " /usr/bin/python3.11 -P -s -m nitrosigner.untrusted.parent.watchdog"
+    " --config /etc/nitrosigner/watchdog.json"
+)
 COMMANDS: Final = {
     "Start": [
         "set -eu",
@@ -37,6 +42,8 @@ COMMANDS: Final = {
         f"systemctl is-active {' '.join(_UNITS)} || true",
         "nitro-cli describe-enclaves",
         "cat /var/lib/nitrosigner/state.json || true",
+        # As root, whom its socket lets in too: why was the enclave started again?
+        f"{_WATCHDOG} status || true",
     ],
 }
 
