@@ -2,10 +2,14 @@
 
 import asyncio
 import json
-from typing import Any
+from itertools import permutations
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from nitrosigner.trusted.enclave.api import duty_batch
+from nitrosigner.trusted.enclave.audit import Facts
 from nitrosigner.verdicts import Code, Refused, Undecided
 
 BATCH = "/api/v1/eth2/sign"
@@ -191,6 +195,52 @@ def test_an_unrecorded_batch_does_not_leave(
     status, answer = batch(duty_front, names[:4], attestation())
     assert status == 503
     assert answer["error"]["code"] == "audit_unavailable"
+
+
+def test_a_long_batch_whose_first_events_get_lost_does_not_leave(
+    duty_front: Any, names: Any, attestation: Any
+) -> None:
+    duty_front.services.failure = Undecided(Code.AUDIT_UNAVAILABLE, "full")
+    status, answer = batch(duty_front, names[:2] * 300, attestation())
+    assert status == 503
+    assert answer["error"]["code"] == "audit_unavailable"
+
+
+class FullTrail:
+    """An audit trail with room for so many events."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.outcomes: list[str] = []
+
+    def record(self, request: str, facts: Facts) -> bool:
+        assert request == "r"
+        self.outcomes.append(facts.outcome)
+        return len(self.outcomes) <= self.room
+
+
+def batch_over(trail: FullTrail) -> duty_batch._Batch:
+    call = SimpleNamespace(around=SimpleNamespace(audit=trail), request_id="r")
+    return duty_batch._Batch(cast(Any, call), 0.0)
+
+
+@pytest.mark.parametrize("order", sorted(set(permutations(["signed", "refused"] * 2))))
+def test_the_event_that_waits_for_the_end_is_a_signature_s(order: Any) -> None:
+    trail = FullTrail(room=3)
+    one = batch_over(trail)
+    for outcome in order:
+        one.take(Facts(outcome=outcome))
+    assert one.last().outcome == "signed"
+    assert sorted(trail.outcomes) == ["refused", "refused", "signed"]
+
+
+def test_an_event_without_room_withholds_the_whole_batch() -> None:
+    one = batch_over(FullTrail(room=2))
+    for _ in range(4):
+        one.take(Facts(outcome="signed"))
+    with pytest.raises(Undecided) as caught:
+        one.last()
+    assert caught.value.code is Code.AUDIT_UNAVAILABLE
 
 
 def test_the_audit_log_names_every_key_of_a_batch_and_no_invention(
