@@ -109,7 +109,12 @@ async def _bounded(process: asyncio.subprocess.Process, name: str) -> bytes:
 
 
 async def end_group(process: asyncio.subprocess.Process, seconds: float) -> None:
-    """End a process that leads its group: asked first, killed after *seconds*."""
+    """
+    End a process that leads its group: asked first, killed after *seconds*.
+
+    Raises:
+        RunnerFailed: It does not end, or something else holds its output open.
+    """
     if process.returncode is None:
         if seconds > 0:
             with contextlib.suppress(ProcessLookupError):
@@ -119,5 +124,12 @@ async def end_group(process: asyncio.subprocess.Process, seconds: float) -> None
                     await process.wait()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        async with asyncio.timeout(KILL_SECONDS):
-            await process.wait()
+        try:
+            async with asyncio.timeout(KILL_SECONDS):
+                # asyncio tells of an end only once all that was printed is read.
+                while process.stdout is not None and await process.stdout.read(1 << 16):
+                    pass
+                await process.wait()
+        except TimeoutError:
+            msg = f"process {process.pid} does not end when killed"
+            raise RunnerFailed(msg) from None
