@@ -422,6 +422,13 @@ def test_production_keeps_everything_that_holds_something(
             assert resource["UpdateReplacePolicy"] == "Retain"
 
 
+@pytest.mark.parametrize("stack", ["devNitroWalletEth", "devNitroValidator"])
+def test_debug_stacks_leave_nothing_behind(synthesized: Any, stack: str) -> None:
+    for name, resource in synthesized.template(stack)["Resources"].items():
+        for policy in ("DeletionPolicy", "UpdateReplacePolicy"):
+            assert resource.get(policy, "Delete") == "Delete", name
+
+
 # gateway
 
 
@@ -683,6 +690,50 @@ def test_the_logs_that_programs_write_become_the_metrics_that_alarms_watch(
         "KmsDenied": 1,
         "StorageFailed": 1,
     }
+
+
+def test_alarms_and_dashboard_show_metrics_that_somebody_makes(
+    synthesized: Any, stack: str
+) -> None:
+    from nitrosigner.untrusted.gateway import attestation_canary, health_probe
+
+    by_filters = {
+        one["Properties"]["MetricTransformations"][0]["MetricName"]
+        for one in synthesized.resources(stack, "AWS::Logs::MetricFilter").values()
+    }
+    looked = {
+        *(attestation_canary.OPENED, attestation_canary.NOT_KNOWN),
+        *(health_probe.READY, health_probe.DAYS_LEFT, health_probe.KEYS),
+    }
+    shown = set()
+    for alarm in synthesized.resources(stack, "AWS::CloudWatch::Alarm").values():
+        properties = alarm["Properties"]
+        stats = [
+            one["MetricStat"]["Metric"]
+            for one in properties.get("Metrics", [])
+            if "MetricStat" in one
+        ]
+        for one in stats or [properties]:
+            dimensions = {
+                each["Name"]: each["Value"] for each in one.get("Dimensions", [])
+            }
+            shown.add((one["Namespace"], one["MetricName"], dimensions.get("stack")))
+    dashboard = synthesized.only(stack, "AWS::CloudWatch::Dashboard")["Properties"]
+    body = "".join(
+        one if isinstance(one, str) else "REFERENCE"
+        for one in dashboard["DashboardBody"]["Fn::Join"][1]
+    )
+    for widget in json.loads(body)["widgets"]:
+        for namespace, name, *more in widget["properties"].get("metrics", []):
+            mine = more[1] if more[:1] == ["stack"] else None
+            shown.add((namespace, name, mine))
+    ours = {one for one in shown if one[0] == "nitrosigner"}
+    expected = {("nitrosigner", name, None) for name in by_filters}
+    expected |= {("nitrosigner", name, stack) for name in looked}
+    assert ours <= expected
+    # All but those are watched or shown somewhere.
+    unseen = {name.removeprefix(f"{stack}/") for _, name, _ in expected - ours}
+    assert unseen <= {"StrangersRefused", "StorageFailed"}
 
 
 def test_metrics_are_made_from_what_the_programs_write(node: None) -> None:

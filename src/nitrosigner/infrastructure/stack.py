@@ -17,6 +17,7 @@ from aws_cdk import (
     DefaultStackSynthesizer,
     Duration,
     Fn,
+    RemovalPolicies,
     RemovalPolicy,
     Stack,
     Tags,
@@ -161,6 +162,11 @@ class SignerStack(Stack):
             balancer=self.entrance.balancer,
         )
         self._outputs()
+        if plan.debug:
+            # Logs stay when a stack goes, unless it is said of each.
+            RemovalPolicies.of(self).destroy(
+                apply_to_resource_types=["AWS::Logs::LogGroup"]
+            )
 
     @property
     def measurements(self) -> list[str]:
