@@ -495,6 +495,22 @@ def failing(ran: Any) -> list[str]:
     ]
 
 
+def test_doctor_repeats_what_the_enclave_says_is_wrong_and_what_to_do(
+    cli: Cli, data: Path, signer: Any
+) -> None:
+    signer.health = {
+        "status": "DOWN",
+        "state": "clock_unsound",
+        "checks": {"clock": False},
+        "message": "the clock is +3600 s off",
+        "hint": "start it \u001bagain",
+    }
+    ran = cli("doctor", "--data", data, "--json")
+    (health,) = [one for one in ran.json["checks"] if one["name"] == "health"]
+    assert "clock_unsound: the clock is +3600 s off; failing: clock" in health["detail"]
+    assert health["hint"] == "start it again"
+
+
 def test_doctor_names_the_step_that_fails(
     cli: Cli, data: Path, signer: Any, fakes: Any
 ) -> None:

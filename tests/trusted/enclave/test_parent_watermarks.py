@@ -225,6 +225,7 @@ def test_a_parent_that_is_gone_is_undecided(machine: Any) -> None:
                 while not made.clients[0].watermarks_healthy:
                     with contextlib.suppress(Undecided):
                         await store.fetch([A])
+                        await made.clients[0].probe_watermark_writes()
             assert await store.advance([Advance(A, 0, b"x")]) == [True]
             assert made.clients[0].watermarks_healthy
 
@@ -432,7 +433,7 @@ def test_shuffled_answers_are_no_lie(machine: Any) -> None:
                 else answer
             )
             fresh = made.guard()
-            assert await fresh.load([A, B, C]) == []
+            assert not await fresh.load([A, B, C])
             assert await fresh.permit(B, "k", vote(1, 2))
 
     asyncio.run(main())
@@ -507,3 +508,53 @@ def test_two_signers_and_a_parent_that_dies_never_sign_two_votes(
                     assert not (other.source < one.source and one.target < other.target)
 
     asyncio.run(main())
+
+
+def test_a_store_that_reads_and_does_not_write_is_not_healthy_until_it_writes(
+    machine: Any,
+) -> None:
+    """A read-only file system, a missing permission: reading says nothing about it."""
+
+    def broken(request: Any, honest: Any) -> Any:
+        if isinstance(request, AdvanceWatermarks):
+            return Failed("storage_unavailable", "it cannot be written")
+        return honest
+
+    async def main() -> None:
+        async with machine() as made:
+            store = made.client()
+            parent = made.clients[0]
+            await store.fetch([A])
+            assert parent.watermarks_healthy
+            made.lie = broken
+            with pytest.raises(Undecided):
+                await store.advance([Advance(A, 0, b"x")])
+            await store.fetch([A])
+            assert not parent.watermarks_healthy
+            with pytest.raises(Undecided):
+                await parent.probe_watermark_writes()
+            assert not parent.watermarks_healthy
+            made.lie = lambda _request, honest: honest
+            await parent.probe_watermark_writes()
+            assert parent.watermarks_healthy
+            # The trial left nothing behind.
+            assert await store.fetch([bytes(48)]) == {}
+
+    asyncio.run(main())
+
+
+def test_a_store_that_writes_is_not_tried(machine: Any) -> None:
+    asked: list[Any] = []
+
+    def heard(request: Any, honest: Any) -> Any:
+        asked.append(request)
+        return honest
+
+    async def main() -> None:
+        async with machine() as made:
+            made.client()
+            made.lie = heard
+            await made.clients[0].probe_watermark_writes()
+
+    asyncio.run(main())
+    assert asked == []

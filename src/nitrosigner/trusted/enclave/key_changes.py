@@ -21,6 +21,10 @@ from nitrosigner.trusted.enclave.vault import untrusted
 from nitrosigner.trusted.signing.secret_bytes import SecretBytes
 from nitrosigner.verdicts import Code, Refused, Undecided, Verdict
 
+ANSWER_SECONDS: Final = 4.5
+"""For a change that somebody waits for. The store may take longer, and the change is
+finished all the same; but whoever asked hears by then that it is undecided."""
+
 _Result = TypeVar("_Result")
 
 
@@ -48,6 +52,25 @@ class KeyChanges:
         self._under_way.add(task)
         task.add_done_callback(self._finished)
         return await asyncio.shield(task)
+
+    async def answer(self, change: Coroutine[Any, Any, _Result]) -> _Result:
+        """
+        Run *change* to its end, and wait for that for `ANSWER_SECONDS`.
+
+        Raises:
+            Undecided: It is still under way. It will happen, or not.
+        """
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await self.finish(change)
+        except TimeoutError:
+            raise Undecided(
+                Code.STORAGE_UNAVAILABLE,
+                f"the store has not answered within {ANSWER_SECONDS:g} seconds; the "
+                "change may happen yet",
+                "look in a moment what became of it; the parent's log says why the "
+                "store is slow",
+            ) from None
 
     def _finished(self, task: asyncio.Task[Any]) -> None:
         self._under_way.discard(task)
@@ -106,14 +129,21 @@ class KeyChanges:
                 by now the index has it too.
             Undecided: It may be in the store.
         """
+        # Whoever waits is told then that nobody knows: from then on it signs nothing.
+        unsure = asyncio.get_running_loop().call_later(
+            ANSWER_SECONDS, self.unsettled.add, header.name
+        )
         try:
             slot = await self._writer.write(header, secret)
+            self.unsettled.discard(header.name)
         except StoreConflict:
             await self.settle(header.name)
             raise
         except BaseException:
             self.unsettled.add(header.name)
             raise
+        finally:
+            unsure.cancel()
         self._index.put(slot)
         return slot
 

@@ -136,7 +136,7 @@ class Keyring:
             Undecided: It may have been made; look at the name before asking again.
         """
         making = self._making.create(name, algorithm)
-        return (await self._changes.finish(making)).describe()
+        return (await self._changes.answer(making)).describe()
 
     async def import_wrapped(self, request: api.ImportKey) -> api.KeyDescription:
         """
@@ -148,7 +148,7 @@ class Keyring:
             Undecided: It may have been stored.
         """
         making = self._making.import_wrapped(request)
-        return (await self._changes.finish(making)).describe()
+        return (await self._changes.answer(making)).describe()
 
     async def import_kms(self, request: api.ImportKmsKey) -> api.KeyDescription:
         """
@@ -201,7 +201,7 @@ class Keyring:
         restore: bool = False,
     ) -> api.KeyDescription:
         change = self._states.change(identifier, version, state, restore=restore)
-        return (await self._changes.finish(change)).describe()
+        return (await self._changes.answer(change)).describe()
 
     # --- the vault, and what is done without being asked ---
 

@@ -29,6 +29,8 @@ CREDENTIALS_DEADLINE: Final = 15.0
 AUDIT_DEADLINE: Final = 5.0
 STATE_DEADLINE: Final = 2.0
 """Seconds for one request of each kind, connecting included."""
+_READS: Final = "reads"
+_WRITES: Final = "writes"
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 2.0
 """Seconds between attempts to connect: doubled from the first to the longest."""
@@ -63,8 +65,8 @@ class ParentServices:
         self._closed = False
         self.healthy = False
         """Whether the last use of the record store went well."""
-        self.watermarks_healthy = False
-        """Whether the last use of the watermark store went well."""
+        self._watermarks_fail = {_READS}
+        """Which uses of the watermark store went wrong the last time."""
 
     # --- records ---
 
@@ -128,18 +130,41 @@ class ParentServices:
 
     # --- watermarks ---
 
+    @property
+    def watermarks_healthy(self) -> bool:
+        """Whether the last reading and the last writing both went well."""
+        return not self._watermarks_fail
+
+    async def probe_watermark_writes(self) -> None:
+        """
+        If writing went wrong the last time, see whether it goes well again.
+
+        A store that can be read and not written signs nothing, and whoever is not ready
+        is asked for nothing: somebody has to try. Nothing comes of it: there is no such
+        validator, and no such version.
+
+        Raises:
+            Undecided: It does not.
+        """
+        if _WRITES in self._watermarks_fail:
+            nobody = bytes(services.PUBLIC_KEY_SIZE)
+            await self.advance_watermarks(
+                [services.WatermarkChange(nobody, services.MAX_VERSION - 1, b"\0")]
+            )
+
     async def read_watermarks(
         self, public_keys: Sequence[bytes]
     ) -> dict[bytes, services.StoredWatermark]:
         """Return what lies in the store for them; at most MAX_WATERMARKS at once."""
-        answer = await self._watermark(services.ReadWatermarks(list(public_keys)))
+        asked = services.ReadWatermarks(list(public_keys))
+        answer = await self._watermark(asked, _READS)
         if not isinstance(answer, services.Watermarks):
             raise self._nonsense()
         found = {item.public_key: item for item in answer.items}
         # Each at most once, and nothing that was not asked for.
         if len(found) != len(answer.items) or found.keys() - set(public_keys):
             raise self._nonsense()
-        self.watermarks_healthy = True
+        self._watermarks_fail.discard(_READS)
         return found
 
     async def page_of_watermarks(
@@ -147,13 +172,13 @@ class ParentServices:
     ) -> services.WatermarkPage:
         """Return watermarks after that of *after*, in the store's own order."""
         answer = await self._watermark(
-            services.ListWatermarks(after, limit), RECORD_DEADLINE
+            services.ListWatermarks(after, limit), _READS, RECORD_DEADLINE
         )
         if not isinstance(answer, services.WatermarkPage) or not (
             len(answer.items) <= limit and (answer.items or not answer.more)
         ):
             raise self._nonsense()
-        self.watermarks_healthy = True
+        self._watermarks_fail.discard(_READS)
         return answer
 
     async def advance_watermarks(
@@ -165,12 +190,14 @@ class ParentServices:
         Raises:
             Undecided: Each may have been made, or be made yet, or not.
         """
-        answer = await self._watermark(services.AdvanceWatermarks(list(changes)))
+        asked = services.AdvanceWatermarks(list(changes))
+        answer = await self._watermark(asked, _WRITES)
         if not isinstance(answer, services.Advanced) or len(answer.written) != len(
             changes
         ):
+            self._watermarks_fail.add(_WRITES)
             raise self._nonsense()
-        self.watermarks_healthy = True
+        self._watermarks_fail.discard(_WRITES)
         return answer.written
 
     # --- the rest ---
@@ -248,12 +275,15 @@ class ParentServices:
         return answer
 
     async def _watermark(
-        self, request: services.Request, deadline: float = WATERMARKS_DEADLINE
+        self,
+        request: services.Request,
+        use: str,
+        deadline: float = WATERMARKS_DEADLINE,
     ) -> services.Answer:
         try:
             return await self._ask(request, deadline, Code.STORAGE_UNAVAILABLE)
         except Undecided:
-            self.watermarks_healthy = False
+            self._watermarks_fail.add(use)
             raise
 
     async def _ask(
@@ -307,7 +337,7 @@ class ParentServices:
         self._drop()
         if code is Code.STORAGE_UNAVAILABLE:
             self.healthy = False
-            self.watermarks_healthy = False
+            self._watermarks_fail.add(_READS)
         return Undecided(
             code,
             "the parent answered something that does not fit",

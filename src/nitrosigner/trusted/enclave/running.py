@@ -19,6 +19,8 @@ from nitrosigner.wire import api
 
 SETTLE_EVERY: Final = 1.0
 """Seconds between looks at changes whose answer was lost."""
+STORE_EVERY: Final = 60
+"""Rounds between looks whether the record store answers."""
 REPORT_EVERY: Final = 15
 """Rounds of `SETTLE_EVERY` between reports: a new parent learns that we are ready."""
 PURGE_EVERY: Final = 600
@@ -148,6 +150,10 @@ class Running:
         rounds = 0
         while True:
             await self.keyring.settle()
+            if rounds % STORE_EVERY == 0:
+                with contextlib.suppress(Verdict):
+                    # There is none such: what is asked is whether there is an answer.
+                    await self._services.get("state", "reachable")
             if rounds % PURGE_EVERY == 0:
                 with contextlib.suppress(Verdict):
                     await self.keyring.finish_rotation()
@@ -176,6 +182,7 @@ class Running:
         while True:
             with contextlib.suppress(Verdict):
                 await validators.listen()
+                await self._services.probe_watermark_writes()
             await asyncio.sleep(LISTEN_EVERY)
 
     def _complaint(self) -> Verdict | None:

@@ -215,7 +215,7 @@ class Validators:
         async def work() -> Imported:
             return await self._come(await self._making.create())
 
-        return (await self._changes.finish(work())).key
+        return (await self._changes.answer(work())).key
 
     async def import_wrapped(
         self, identity: str, wrapped_key: str, history: Watermark
@@ -235,7 +235,7 @@ class Validators:
                 public_key = matching_public_key(self._bls, secret, name)
                 return await self._keep(public_key, secret, history)
 
-        return await self._changes.finish(work())
+        return await self._changes.answer(work())
 
     async def import_keystore(
         self, keystore: str, password: str, history: Watermark

@@ -69,7 +69,7 @@ class ValidatorStates:
         Raises:
             Undecided: Part of it may have happened. Ask again.
         """
-        return await self._changes.finish(self._change(name, version, state))
+        return await self._changes.answer(self._change(name, version, state))
 
     async def _change(
         self, name: str, version: int | None, state: api.KeyState

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from nitrosigner.trusted.enclave import durable_write, running
+from nitrosigner.trusted.enclave import durable_write, parent_services, running
 from nitrosigner.trusted.enclave.permit import Permit
 from nitrosigner.verdicts import Refused, Undecided, Verdict
 from nitrosigner.wire import services
@@ -394,3 +394,55 @@ def test_garbage_under_a_higher_version_does_not_replace_a_key(
             run.keyring.sign_now(Permit("k", DIGEST))
 
     lab.booted(parent, change)
+
+
+def test_a_slow_store_is_an_answer_in_time_and_the_change_is_made_all_the_same(
+    lab: Any, parent: Any, silence: Any
+) -> None:
+    """Undecided is said early; nobody is told no about what then happens."""
+
+    def nothing(_request: Any, _answer: Any) -> Any:
+        raise silence  # it is written; that is not said
+
+    async def make(run: Any) -> None:
+        made = await run.keyring.create("slow", "secp256k1")
+        parent.after = Times(putting("slow"), nothing)
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(Undecided) as caught:
+            await run.keyring.disable("slow", made.version)
+        took = asyncio.get_running_loop().time() - began
+        assert took < parent_services.RECORD_DEADLINE - 1
+        assert caught.value.code == "storage_unavailable"
+        assert "may happen yet" in caught.value.message
+        # Until it is known, it is not signed with.
+        await until(lambda: "slow" in run.keyring._changes.unsettled)
+        with pytest.raises(Undecided):
+            run.keyring.sign_now(Permit("slow", DIGEST))
+        # The lost answer is asked for again, and the change is there.
+        await until(lambda: run.keyring.describe("slow").state == "disabled")
+        await until(lambda: "slow" not in run.keyring._changes.unsettled)
+        assert parent.record("keys", "slow").version == made.version + 1
+
+    lab.booted(parent, make)
+
+
+def test_a_create_that_was_not_answered_in_time_is_there_or_not_but_never_half(
+    lab: Any, parent: Any, silence: Any
+) -> None:
+    def nothing(_request: Any) -> Any:
+        raise silence  # and nothing is written
+
+    async def make(run: Any) -> None:
+        parent.before = Times(putting("later"), nothing)
+        with pytest.raises(Undecided):
+            await run.keyring.create("later", "secp256k1")
+        # Whoever asks again meanwhile waits for the first, and hears the same.
+        await until(lambda: run.keyring._changes._under_way == set())
+        assert run.keyring.describe("later").identity == identity_of(parent, run)
+        assert "later" not in run.keyring._changes.unsettled
+
+    def identity_of(parent: Any, run: Any) -> str:
+        assert parent.record("keys", "later").version == 1
+        return str(run.keyring._changes._index.named("later").identity)
+
+    lab.booted(parent, make)

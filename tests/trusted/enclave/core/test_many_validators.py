@@ -39,7 +39,7 @@ async def fill(running: Any, parent: Any) -> None:
             watermark=reached,
         )
         parent.watermarks[public_key] = services.StoredWatermark(
-            public_key, 1, guard._book._seal.close(item)
+            public_key, 1, guard._book.seal.close(item)
         )
 
 

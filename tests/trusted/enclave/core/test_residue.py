@@ -32,6 +32,10 @@ from nitrosigner.trusted.enclave.key_material import private_key
 from nitrosigner.trusted.enclave.vault import VaultKey
 from nitrosigner.trusted.signing.secp256k1 import Secp256k1
 from nitrosigner.trusted.signing.secret_bytes import SecretBytes
+import ckzg, socket, threading
+from nitrosigner.trusted.enclave import signing_process
+from nitrosigner.trusted.enclave.signing_process import HEAD, JOBS, KEY, Job
+from nitrosigner.trusted.signing.bls12_381 import Bls12381
 
 def say(text): print(text, flush=True)
 def hear(): return sys.stdin.readline().strip()
@@ -42,6 +46,31 @@ def unmasked():
         secret.buffer[index] = masked[index] ^ 0x5A
     return secret
 algorithm = Secp256k1(os.urandom(32))
+bls = Bls12381(ckzg.__file__)
+
+def answered(channel):
+    with channel.makefile("rb") as stream:
+        kind, size = HEAD.unpack(stream.read(HEAD.size))
+        return signing_process.outcomes_decoder.decode(stream.read(size))
+
+def sign_as_validators_do(channel):
+    # What the program sends to a process that signs.
+    raw = os.urandom(32)
+    key = VaultKey(SecretBytes(bytearray(raw)))
+    with unmasked() as secret:
+        public_key = bls.public_key(secret)
+        sealed = key.seal(secret.buffer, b"about", os.urandom)
+    channel.sendall(HEAD.pack(KEY, len(raw)) + raw)
+    for number in range(50):
+        jobs = [
+            Job(key.identifier, sealed.nonce, sealed.ciphertext, b"about", public_key,
+                check, bytes([number, check]) * 16)
+            for check in (False, True)
+        ]
+        body = signing_process.encode(jobs)
+        channel.sendall(HEAD.pack(JOBS, len(body)) + body)
+        outcomes = answered(channel)
+        assert [len(outcome.signature) for outcome in outcomes] == [96, 96], outcomes
 """
 ROUTES = {
     "held": """
@@ -65,6 +94,18 @@ for _ in range(3):
     with unwrapped(hear(), recipient=Recipient, deployment="d", name="n",
                    algorithm=algorithm, identity="0x0") as secret:
         algorithm.public_key(secret)
+""",
+    "validators": """
+# The very loop of a signing process, in a thread of a process that can be looked into.
+ours, theirs = socket.socketpair()
+thread = threading.Thread(target=signing_process.serve, args=(theirs, bls), daemon=True)
+thread.start()
+sign_as_validators_do(ours)
+""",
+    "signing process": """
+pid, ours = signing_process.start(bls)
+sign_as_validators_do(ours)
+say(pid)
 """,
     "kms": """
 key = generate_private_key(65537, 2048)
@@ -92,7 +133,7 @@ def given(route: str, child: "subprocess.Popen[str]", secret: bytes) -> None:
         child.stdin.write(text + "\n")
         child.stdin.flush()
 
-    if route in {"held", "vault"}:
+    if route not in {"import", "kms"}:
         tell(bytes(byte ^ MASK for byte in secret).hex())
         return
     public_key = base64.b64decode(child.stdout.readline())
@@ -135,8 +176,11 @@ def left(route: str, secret: bytes = SECRET) -> int:
     with child:
         try:
             given(route, child, secret)
+            looked_into = [child.pid]
+            if route == "signing process":
+                looked_into.append(int(child.stdout.readline()))
             assert child.stdout.readline() == "done\n"
-            return copies(child.pid, secret)
+            return sum(copies(pid, secret) for pid in looked_into)
         finally:
             child.stdin.close()
             child.wait(30)
@@ -156,3 +200,27 @@ def test_no_copy_is_left_after_the_wipe(route: str) -> None:
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs /proc")
 def test_no_copy_of_hex_text_is_left_either() -> None:
     assert left("kms", SECRET.hex().encode()) == 0
+
+
+# A validator's key must be below the group's order, which this one is.
+SCALAR = bytes([0x11, *SECRET[1:]])
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs /proc")
+def test_no_copy_is_left_where_duties_are_signed() -> None:
+    assert left("validators", SCALAR) == 0
+
+
+def looks_into_guarded_processes() -> bool:
+    """Whether we may read the memory of a process that allows it to nobody."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            return bool(int(line.split()[1], 16) >> 19 & 1)  # CAP_SYS_PTRACE
+    return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs /proc")
+def test_no_copy_is_left_in_a_signing_process_itself() -> None:
+    if not looks_into_guarded_processes():
+        pytest.skip("its memory is nobody's to read; the loop is tested above")
+    assert left("signing process", SCALAR) == 0
