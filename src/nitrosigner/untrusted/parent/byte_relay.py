@@ -59,7 +59,7 @@ class Pipe(asyncio.BufferedProtocol):
         self.transport = transport  # type: ignore[assignment] # sockets give Transport
         assert self.transport is not None  # noqa: S101 - for the type checker
         self.transport.set_write_buffer_limits(high=HIGH_WATER)
-        # A turn later, which is before anything is read: the asyncio of Debian 12 (3.11.2)
+        # A turn later, which is before anything is read: Debian 12's asyncio (3.11.2)
         # begins to read after this call, paused or not.
         asyncio.get_running_loop().call_soon(self._hold)
 
