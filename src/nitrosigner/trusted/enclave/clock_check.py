@@ -161,6 +161,6 @@ def _unsound(sentence: str) -> Undecided:
     return Undecided(
         Code.CLOCK_UNSOUND,
         sentence,
-        "start the enclave again: its clock is set at the start; if that does not help, "
+        "start the enclave again, which sets its clock; if that does not help, "
         "on another instance",
     )
