@@ -81,7 +81,7 @@ def main(
         from nitrosigner.infrastructure.synthesis import add_stacks
 
         # Run by `cdk`, it writes where CDK_OUTDIR says.
-        app = App() if "CDK_OUTDIR" in os.environ else App(outdir="cdk.out")
+        app = App(outdir=os.environ.get("CDK_OUTDIR", "cdk.out"))
         named = app.node.try_get_context("settings")
         path = Path(named or folder / SETTINGS)
         there = named is not None or path.exists()
