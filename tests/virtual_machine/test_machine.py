@@ -204,6 +204,7 @@ def with_one_changed_byte(image: Path, altered: Path) -> str:
                 command_line=eif.command_line,
                 ramdisks=[*disks[:-1], bytes(last)],
                 metadata=eif.metadata,
+                aarch64=eif.architecture == "aarch64",
             ),
         )
     return measurements.pcr0.hex()
