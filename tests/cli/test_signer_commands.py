@@ -369,6 +369,29 @@ def test_input_that_is_no_transaction_is_malformed(
     assert ran.json["error"]["code"].startswith("malformed")
 
 
+def test_a_transaction_with_a_field_twice_goes_nowhere(
+    cli: Cli, data: Path, signer: Any
+) -> None:
+    # A person who read the file may have seen the other one.
+    ran = cli(
+        *("sign", "transaction", "--key", "hot", "-", "--data", data, "--json"),
+        stdin=b'{"to": null, "nonce": 0, "value": "1", "value": "1000"}',
+    )
+    assert (ran.code, ran.json["error"]["code"]) == (2, "malformed_transaction")
+    assert "twice" in ran.json["error"]["message"]
+    assert not any("/sign/" in request.path for request in signer.seen)
+
+
+@pytest.mark.parametrize("name", ["", "Treasury", "a b", "../x", "-a", "é", "a" * 65])
+@pytest.mark.parametrize("command", ["create", "import"])
+def test_a_name_that_no_key_can_have_is_told_in_a_sentence(
+    cli: Cli, data: Path, name: str, command: str
+) -> None:
+    ran = cli("keys", command, f"--name={name}", "--data", data, "--json")
+    assert (ran.code, ran.json["error"]["code"]) == (2, "usage")
+    assert "lower-case" in ran.json["error"]["hint"]
+
+
 def test_exit_codes_say_which_verdict_it_was(
     cli: Cli, data: Path, signer: Any, tmp_path: Path
 ) -> None:
@@ -611,6 +634,7 @@ def test_invoke_answers_an_event_as_the_function_would(
         (b"{", 2, "malformed_json"),
         (b"[" * 100_000, 2, "malformed_json"),
         (b"null", 2, "malformed_request"),
+        (b'{"operation": "status", "operation": "get_key"}', 2, "malformed_request"),
         (b'{"operation": "decrypt"}', 2, "malformed_request"),
         (b'{"operation": "get_key", "key": "nobody"}', 3, "unknown_key"),
         (

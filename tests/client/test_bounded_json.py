@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nitrosigner.client.bounded_json import MAX_DEPTH, read_json
+from nitrosigner.client.bounded_json import MAX_DEPTH, RepeatedName, read_json
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -29,6 +29,19 @@ def test_the_deepest_is_read_and_one_more_is_not() -> None:
     read_json(b"[" * MAX_DEPTH + b"]" * MAX_DEPTH)
     with pytest.raises(ValueError, match="deep"):
         read_json(b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"to": 1, "to": 1}',
+        b'[{"a": {"to": 1, "b": 2, "to": 3}}]',
+        b'{"to": 1, "\\u0074o": 2}',
+    ],
+)
+def test_a_name_that_stands_twice_is_refused(data: bytes) -> None:
+    with pytest.raises(RepeatedName):
+        read_json(data)
 
 
 @pytest.mark.parametrize(

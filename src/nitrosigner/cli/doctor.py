@@ -42,7 +42,8 @@ _WHAT_TO_DO: Final = {
     "nsm": "the enclave does not get an answer of its NSM; locally: is the hypervisor "
     "process alive?",
     "recipient_key": "the enclave makes an RSA key; it should take a second at most",
-    "manifest": "put a signed manifest in force: nitrosigner manifest check FILE",
+    "manifest": "put a signed manifest in force: nitrosigner manifest check FILE; if "
+    "that takes it, the image is older than this checkout: build it again (make image)",
     "kms": "does the KMS key's policy allow this PCR0 and this administrator, and has "
     "the parent credentials and a way to KMS?",
     "vault": "the sealed vault key does not open: is it this deployment's store?",

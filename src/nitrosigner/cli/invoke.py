@@ -15,7 +15,7 @@ import msgspec
 
 from nitrosigner.cli.connection import Connection, emulated_root, signer_options
 from nitrosigner.cli.output import json_text, report
-from nitrosigner.client.bounded_json import read_json
+from nitrosigner.client.bounded_json import RepeatedName, read_json
 from nitrosigner.client.local_stack import LocalStack
 from nitrosigner.verdicts import Code, Malformed, Undecided, Verdict
 from nitrosigner.wire import api
@@ -97,6 +97,12 @@ def _event(data: bytes) -> Any:  # noqa: ANN401  # any JSON, as Lambda hands it 
     try:
         # 0.01 becomes the same float as in Lambda's runtime.
         return read_json(data)
+    except RepeatedName:
+        raise Malformed(
+            Code.MALFORMED_REQUEST,
+            "a field stands twice in one object of the event",
+            "give each field once; which of the two was meant, nobody can know",
+        ) from None
     except ValueError:
         raise Malformed(
             Code.MALFORMED_JSON,

@@ -1,8 +1,10 @@
 """`nitrosigner keys`: make, import, look at and retire keys."""
 
+import re
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -16,8 +18,10 @@ from nitrosigner.cli.files import read_file, read_line, warn_of_readers
 from nitrosigner.cli.secret_prompt import ask_secret
 from nitrosigner.client.import_key import import_private_key
 from nitrosigner.client.private_key import PrivateKey
+from nitrosigner.verdicts import Code, Malformed
 from nitrosigner.wire.api import KeyDescription
 
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _file = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
 
 
@@ -26,8 +30,28 @@ def keys() -> None:
     """Make, import, look at and retire keys."""
 
 
+def _is_name(_context: click.Context, _parameter: click.Parameter, given: str) -> str:
+    # The enclave decides; here only so that a person reads a sentence, not a pattern.
+    if not _NAME.fullmatch(given):
+        raise Malformed(
+            Code.USAGE,
+            "this cannot be the name of a key",
+            "1 to 64 lower-case letters, digits, dots, dashes and underscores, "
+            "of which the first is a letter or a digit",
+        )
+    return given
+
+
+_new_name = click.option(
+    "--name",
+    required=True,
+    callback=_is_name,
+    help="What the key is called from now on.",
+)
+
+
 @keys.command()
-@click.option("--name", required=True, help="What the key is called from now on.")
+@_new_name
 @click.option(
     "--algorithm", default="secp256k1", show_default=True, help="What it signs with."
 )
@@ -39,7 +63,7 @@ def create(connection: Connection, name: str, algorithm: str) -> None:
 
 
 @keys.command("import")
-@click.option("--name", required=True, help="What the key is called from now on.")
+@_new_name
 @click.option(
     "--private-key-file",
     type=_file,

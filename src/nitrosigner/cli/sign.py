@@ -7,7 +7,7 @@ import click
 
 from nitrosigner.cli.connection import Connection, signer_options
 from nitrosigner.cli.files import read_file
-from nitrosigner.client.bounded_json import read_json
+from nitrosigner.client.bounded_json import RepeatedName, read_json
 from nitrosigner.client.hexadecimal import bytes_of_hex
 from nitrosigner.verdicts import Code, Malformed
 from nitrosigner.wire.api import SignedMessageBody
@@ -139,6 +139,12 @@ def _object(file: Path, code: Code) -> dict[str, Any]:
     data = read_file(file, "the input", MAX_INPUT)
     try:
         value = read_json(data)
+    except RepeatedName:
+        raise Malformed(
+            code,
+            "a field stands twice in one object of the input",
+            "give each field once; which of the two was meant, nobody can know",
+        ) from None
     except ValueError:
         raise Malformed(
             Code.MALFORMED_JSON,

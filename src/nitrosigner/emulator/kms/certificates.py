@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from nitrosigner.emulator.data_folder import replace, write_new
+from nitrosigner.emulator.nitro_pki import key_usage
 
 _AUTHORITY_LIFE: Final = dt.timedelta(days=20 * 365)
 _ENDPOINT_LIFE: Final = dt.timedelta(days=397)
@@ -54,7 +55,7 @@ def _make_authority(path: Path, key_path: Path, now: dt.datetime) -> None:
     write_new(key_path, _key_pem(ec.generate_private_key(ec.SECP256R1())))
     key = _load_key(key_path)
     name = _name("nitrosigner emulated KMS, proves nothing")
-    usage = _usage(key_cert_sign=True, crl_sign=True)
+    usage = key_usage(key_cert_sign=True, crl_sign=True)
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
     certificate = (
         _builder(name, name, key.public_key(), now, _AUTHORITY_LIFE)
@@ -81,7 +82,7 @@ def _endpoint(
     )
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
     server = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
-    usage = _usage(digital_signature=True)
+    usage = key_usage(digital_signature=True)
     certificate = (
         _builder(
             _name(names[0]), authority.subject, key.public_key(), now, _ENDPOINT_LIFE
@@ -146,25 +147,6 @@ def _builder(
 
 def _name(common_name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-
-
-def _usage(
-    *,
-    digital_signature: bool = False,
-    key_cert_sign: bool = False,
-    crl_sign: bool = False,
-) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=digital_signature,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=key_cert_sign,
-        crl_sign=crl_sign,
-        encipher_only=False,
-        decipher_only=False,
-    )
 
 
 def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
