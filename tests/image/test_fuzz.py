@@ -18,7 +18,7 @@ def test_altered_files_get_a_verdict_and_nothing_worse(
         check=False,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=250,
         cwd=tmp_path,
     )
     assert run.returncode == 0, run.stderr
