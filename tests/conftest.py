@@ -1,16 +1,19 @@
 """One real local stack for all tests of a session that need one; how Hypothesis tries."""
 
+import datetime as dt
 import importlib.util
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from nitrosigner.client.signer_client import SignerClient
+from nitrosigner.emulator.nitro_pki import NitroPki
 from nitrosigner.emulator.running_stack import START_DEADLINE, RunningStack
 
 # A busy machine is slow in places; that is no property of the code under test.
@@ -39,18 +42,43 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-@pytest.fixture(scope="session")
-def company_pki() -> ModuleType:
-    """The module company_pki.py."""
-    name = "nitrosigner_tests_company_pki"
+def _module(path: Path) -> ModuleType:
+    """Return the module in *path*: once, so that its classes are the same for all."""
+    name = f"nitrosigner_tests_{path.stem}"
     if name not in sys.modules:
-        path = Path(__file__).with_name("company_pki.py")
         spec = importlib.util.spec_from_file_location(name, path)
         assert spec is not None
         assert spec.loader is not None
         sys.modules[name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules[name])
     return sys.modules[name]
+
+
+@pytest.fixture(scope="session")
+def company_pki() -> ModuleType:
+    """The module company_pki.py."""
+    return _module(Path(__file__).with_name("company_pki.py"))
+
+
+@pytest.fixture(scope="session")
+def fakes() -> ModuleType:
+    """The module tests/client/fake_signer.py."""
+    return _module(Path(__file__).with_name("client") / "fake_signer.py")
+
+
+@pytest.fixture(scope="session")
+def pki() -> NitroPki:
+    return NitroPki.new(dt.datetime.now(dt.UTC))
+
+
+@pytest.fixture
+def fake_signer(pki: NitroPki, tmp_path: Path, fakes: ModuleType) -> Iterator[Any]:
+    """A signer that is not one, and may lie; three folders call it `signer`."""
+    folder = tmp_path / "fake"
+    folder.mkdir(mode=0o700)
+    fake = fakes.FakeSigner(pki, folder)
+    yield fake
+    fake.stop()
 
 
 @pytest.fixture(scope="session")
