@@ -140,7 +140,7 @@ class SqliteWatermarks:
         except (sqlite3.Error, OSError) as error:
             self._connection.close()
             raise self._file.unavailable("cannot be read") from error
-        self._queue: SimpleQueue[_Reading | _Writing | None] = SimpleQueue()
+        self._queue: SimpleQueue[_Request | None] = SimpleQueue()
         self._closing = threading.Lock()
         self._closed = False
         self._thread = threading.Thread(
