@@ -19,7 +19,7 @@ from nitrosigner.client.signer_client import SignerClient
 from nitrosigner.emulator import kms_rollout
 from nitrosigner.emulator.running_stack import RunningStack, wait_until
 from nitrosigner.emulator.stack_programs import Places
-from nitrosigner.trusted.enclave.key_changes import ANSWER_SECONDS
+from nitrosigner.trusted.enclave.keys.key_changes import ANSWER_SECONDS
 from nitrosigner.untrusted.parent import state as parent_state
 from nitrosigner.verdicts import Undecided, Verdict
 
@@ -129,8 +129,15 @@ def test_a_key_policy_that_does_not_admit_the_enclave_is_named_as_the_reason(
     with another_policy(stack):
         stack.kill("hypervisor")
         wait_until(lambda: reported(stack).code == "kms_refused", "KMS refuses")
-        (boot,) = [one for one in doctor(stack)["checks"] if one["name"] == "boot"]
-        assert "kms_refused" in boot["detail"]
+        # It is started again now and then, and is at an earlier step for a moment.
+        boot: dict[str, Any] = {}
+
+        def named() -> bool:
+            (found,) = [one for one in doctor(stack)["checks"] if one["name"] == "boot"]
+            boot.update(found)
+            return "kms_refused" in boot["detail"]
+
+        wait_until(named, "doctor says that KMS refuses", 60)
         assert "policy" in boot["hint"] + boot["detail"]
     stack.kill("hypervisor")  # it would ask again by itself, in half a minute
     wait_until(lambda: signs(signer, key), "it boots when the policy is right again")
@@ -146,7 +153,7 @@ def test_a_store_that_cannot_be_written_makes_no_key_and_signs_with_the_old_ones
         with pytest.raises(Undecided) as undecided:
             signer.create_key("faults-undecided")
         # It goes on for longer than that; whoever asked hears by then.
-        assert time.monotonic() - began < 2 * ANSWER_SECONDS
+        assert time.monotonic() - began < 3 * ANSWER_SECONDS
         assert undecided.value.code == "storage_unavailable"
         assert undecided.value.status == 503
         signer.sign_message(key, "x")
