@@ -25,12 +25,15 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 
 from nitrosigner.emulator.kms import envelope
-from nitrosigner.trusted.enclave import imported_certificate, server_certificate
-from nitrosigner.trusted.enclave.cms import EnvelopeError, open_envelope
-from nitrosigner.trusted.enclave.http_response import BadResponse, ResponseReader
-from nitrosigner.trusted.enclave.nsm import NsmClient
-from nitrosigner.trusted.enclave.sealed_records import Header, open_record, seal
-from nitrosigner.trusted.enclave.vault import Vault, VaultKey
+from nitrosigner.trusted.enclave.attested.cms import EnvelopeError, open_envelope
+from nitrosigner.trusted.enclave.attested.http_response import (
+    BadResponse,
+    ResponseReader,
+)
+from nitrosigner.trusted.enclave.attested.nsm import NsmClient
+from nitrosigner.trusted.enclave.https import imported_certificate, server_certificate
+from nitrosigner.trusted.enclave.vault.sealed_records import Header, open_record, seal
+from nitrosigner.trusted.enclave.vault.vault import Vault, VaultKey
 from nitrosigner.trusted.signing.secp256k1 import Secp256k1
 from nitrosigner.trusted.signing.secret_bytes import SecretBytes
 from nitrosigner.verdicts import Malformed, Refused, Undecided

@@ -24,10 +24,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from nitrosigner.trusted.enclave.parent_watermarks import ParentWatermarks
-from nitrosigner.trusted.enclave.slashing_guard import Advance, SlashingGuard
-from nitrosigner.trusted.enclave.watermark_book import Stopped
-from nitrosigner.trusted.enclave.watermark_items import ItemSeal
+from nitrosigner.trusted.enclave.parent_link.parent_watermarks import ParentWatermarks
+from nitrosigner.trusted.enclave.validators.slashing_guard import Advance, SlashingGuard
+from nitrosigner.trusted.enclave.validators.watermark_book import Stopped
+from nitrosigner.trusted.enclave.validators.watermark_items import ItemSeal
 from nitrosigner.trusted.signing.beacon_domains import GenesisValidatorsRoot
 from nitrosigner.trusted.signing.beacon_duties import Duty, DutyKind
 from nitrosigner.trusted.signing.slashing import (

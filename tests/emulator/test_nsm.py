@@ -13,7 +13,7 @@ from nitrosigner.attestation.measurements import extended, measured
 from nitrosigner.attestation.verify import Expectations, unverified_document, verify
 from nitrosigner.emulator.nitro_pki import NitroPki
 from nitrosigner.emulator.nsm import MAX_RESPONSE, EmulatedNsm, initial_pcrs
-from nitrosigner.trusted.enclave.nsm import NsmClient
+from nitrosigner.trusted.enclave.attested.nsm import NsmClient
 from nitrosigner.verdicts import Undecided
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)

@@ -24,7 +24,7 @@ def test_a_copy_measures_the_same(tree: Path, tmp_path: Path) -> None:
 
 CHANGES: dict[str, Callable[[Path], object]] = {
     "a byte of trusted code": lambda tree: _append(
-        tree / "trusted/enclave/nsm.py", b"#"
+        tree / "trusted/enclave/attested/nsm.py", b"#"
     ),
     "a byte of the wire": lambda tree: _append(tree / "wire/addresses.py", b" "),
     "the verdicts": lambda tree: _append(tree / "verdicts.py", b"\n"),

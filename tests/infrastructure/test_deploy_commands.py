@@ -573,7 +573,7 @@ def test_a_published_manifest_is_found_by_the_parents_own_store(job: str) -> Non
     import boto3
     import msgspec
 
-    from nitrosigner.trusted.enclave import manifest_in_force
+    from nitrosigner.trusted.enclave.permissions import manifest_in_force
 
     found = outputs(Job=job)
     with moto.mock_aws():

@@ -14,10 +14,10 @@ import pytest
 from nitrosigner.image import contents
 
 PACKAGE = contents.source_root() / contents.PACKAGE
-DEFINITION = Path("trusted/enclave/permit.py")
+DEFINITION = Path("trusted/enclave/permissions/permit.py")
 JUDGES = {
-    Path("trusted/enclave/policy.py"),
-    Path("trusted/enclave/slashing_guard.py"),
+    Path("trusted/enclave/permissions/policy.py"),
+    Path("trusted/enclave/validators/slashing_guard.py"),
 }
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
@@ -78,8 +78,8 @@ def test_the_judges_do(judge: Path) -> None:
     [
         "Permit('k', b'')",
         "permit.Permit('k', b'')",
-        "from nitrosigner.trusted.enclave.permit import Permit as P\nP('k', b'')",
-        "import nitrosigner.trusted.enclave.permit as p",
+        "from nitrosigner.trusted.enclave.permissions.permit import Permit as P\nP('k', b'')",
+        "import nitrosigner.trusted.enclave.permissions.permit as p",
         "make = Permit",
         "msgspec.json.decode(data, type=Permit)",
         "decoder = msgspec.json.Decoder(Permit)",
@@ -96,7 +96,7 @@ def test_each_way_to_make_one_is_found(source: str) -> None:
 @pytest.mark.parametrize(
     "source",
     [
-        "from nitrosigner.trusted.enclave.permit import Permit",
+        "from nitrosigner.trusted.enclave.permissions.permit import Permit",
         "def sign(permit: Permit) -> Signature: ...",
         "async def judge(self) -> Permit | None: ...",
         "waiting: list[Permit] = []",

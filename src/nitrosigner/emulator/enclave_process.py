@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> None:
     from nitrosigner.emulator.nsm_socket import SocketTransport
     from nitrosigner.emulator.vsock import ENCLAVE_CID, UnixVsock
     from nitrosigner.trusted.enclave import assembly
-    from nitrosigner.trusted.enclave.nsm import NsmClient
+    from nitrosigner.trusted.enclave.attested.nsm import NsmClient
     from nitrosigner.trusted.enclave.ports import World
 
     world = World(

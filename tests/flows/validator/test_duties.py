@@ -13,7 +13,7 @@ from nitrosigner.client.signer_client import SignerClient
 from nitrosigner.emulator import beacon_chain, plaintext_search
 from nitrosigner.emulator.demo_validator import FORK_INFO, attestation, interop_key
 from nitrosigner.emulator.running_stack import RunningStack, wait_until
-from nitrosigner.trusted.enclave.validator_network import beacon_network
+from nitrosigner.trusted.enclave.validators.validator_network import beacon_network
 from nitrosigner.trusted.signing.beacon_duties import read_duty
 from nitrosigner.verdicts import Refused
 

@@ -7,7 +7,7 @@ from typing import Any
 import cbor2
 import pytest
 
-from nitrosigner.trusted.enclave.clock_check import (
+from nitrosigner.trusted.enclave.attested.clock_check import (
     AWS_KEPT,
     READING_KEPT,
     TOLERANCE,

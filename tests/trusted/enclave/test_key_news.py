@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nitrosigner.trusted.enclave.key_news import NOBODY, NOTES, KeyNews
-from nitrosigner.trusted.enclave.watermark_store_port import Advance
+from nitrosigner.trusted.enclave.keys.key_news import NOBODY, NOTES, KeyNews
+from nitrosigner.trusted.enclave.parent_link.watermark_store_port import Advance
 from nitrosigner.verdicts import Code, Undecided
 from nitrosigner.wire.services import MAX_WATERMARK
 

@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 
 from nitrosigner.emulator.vsock import ENCLAVE_CID, UnixVsock
-from nitrosigner.trusted.enclave.parent_services import ParentServices
-from nitrosigner.trusted.enclave.parent_watermarks import ParentWatermarks
-from nitrosigner.trusted.enclave.slashing_guard import Advance, SlashingGuard
-from nitrosigner.trusted.enclave.watermark_items import ItemSeal
+from nitrosigner.trusted.enclave.parent_link.parent_services import ParentServices
+from nitrosigner.trusted.enclave.parent_link.parent_watermarks import ParentWatermarks
+from nitrosigner.trusted.enclave.validators.slashing_guard import Advance, SlashingGuard
+from nitrosigner.trusted.enclave.validators.watermark_items import ItemSeal
 from nitrosigner.trusted.signing.beacon_domains import GenesisValidatorsRoot
 from nitrosigner.trusted.signing.beacon_duties import Duty, DutyKind
 from nitrosigner.trusted.signing.slashing import Epoch, SigningRoot, Vote, Watermark
@@ -339,7 +339,9 @@ def test_an_answer_that_does_not_fit_an_advance_is_undecided(
 def test_a_parent_that_never_answers_is_undecided_in_time(
     machine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = "nitrosigner.trusted.enclave.parent_services.WATERMARKS_DEADLINE"
+    module = (
+        "nitrosigner.trusted.enclave.parent_link.parent_services.WATERMARKS_DEADLINE"
+    )
     monkeypatch.setattr(module, 0.05)
 
     async def main() -> None:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from nitrosigner.trusted.enclave.slashing_guard import Advance, SlashingGuard
-from nitrosigner.trusted.enclave.watermark_items import ItemSeal
+from nitrosigner.trusted.enclave.validators.slashing_guard import Advance, SlashingGuard
+from nitrosigner.trusted.enclave.validators.watermark_items import ItemSeal
 from nitrosigner.trusted.signing.beacon_domains import GenesisValidatorsRoot
 from nitrosigner.trusted.signing.beacon_duties import Duty, DutyKind
 from nitrosigner.trusted.signing.slashing import (

@@ -4,8 +4,11 @@ from typing import Any
 
 import pytest
 
-from nitrosigner.trusted.enclave.validator_names import validator_name
-from nitrosigner.trusted.enclave.validator_network import beacon_network, ceiling
+from nitrosigner.trusted.enclave.validators.validator_names import validator_name
+from nitrosigner.trusted.enclave.validators.validator_network import (
+    beacon_network,
+    ceiling,
+)
 from nitrosigner.trusted.signing.beacon_containers import MINIMAL_PRESET
 from nitrosigner.trusted.signing.beacon_networks import PUBLIC_NETWORKS
 from nitrosigner.trusted.signing.slashing import NO_CEILING, Ceiling, Epoch, Slot

@@ -9,8 +9,8 @@ import pytest
 
 from nitrosigner.emulator.nitro_pki import NitroPki
 from nitrosigner.emulator.nsm import EmulatedNsm
-from nitrosigner.trusted.enclave.clock_check import NoTime, hypervisor_time
-from nitrosigner.trusted.enclave.nsm import NsmClient
+from nitrosigner.trusted.enclave.attested.clock_check import NoTime, hypervisor_time
+from nitrosigner.trusted.enclave.attested.nsm import NsmClient
 from nitrosigner.trusted.init.wall_clock import TOLERANCE, correction
 from nitrosigner.verdicts import Undecided
 

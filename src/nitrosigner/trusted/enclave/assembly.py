@@ -14,43 +14,43 @@ from typing import Final
 
 import ckzg
 
-from nitrosigner.trusted.enclave.aws_endpoint import (
+from nitrosigner.trusted.enclave.attested.aws_endpoint import (
     AwsEndpoint,
     amazon_roots,
     trusted_tls,
 )
+from nitrosigner.trusted.enclave.attested.clock_check import ClockCheck
+from nitrosigner.trusted.enclave.attested.entropy import Entropy
+from nitrosigner.trusted.enclave.attested.kms import Kms
+from nitrosigner.trusted.enclave.attested.recipient import Recipient
 from nitrosigner.trusted.enclave.boot import Boot, Pace
-from nitrosigner.trusted.enclave.clock_check import ClockCheck
-from nitrosigner.trusted.enclave.entropy import Entropy
 from nitrosigner.trusted.enclave.front import Front, start_front
-from nitrosigner.trusted.enclave.key_changes import KeyChanges
-from nitrosigner.trusted.enclave.key_loading import KeyLoading
-from nitrosigner.trusted.enclave.key_news import KeyNews
-from nitrosigner.trusted.enclave.key_parts import KeyParts
-from nitrosigner.trusted.enclave.key_refresh import KeyRefresh
-from nitrosigner.trusted.enclave.key_writer import KeyWriter
-from nitrosigner.trusted.enclave.keyring import Keyring
-from nitrosigner.trusted.enclave.kms import Kms
-from nitrosigner.trusted.enclave.manifest_in_force import (
+from nitrosigner.trusted.enclave.https.tls_keeping import TlsKeeping
+from nitrosigner.trusted.enclave.keys.key_changes import KeyChanges
+from nitrosigner.trusted.enclave.keys.key_loading import KeyLoading
+from nitrosigner.trusted.enclave.keys.key_news import KeyNews
+from nitrosigner.trusted.enclave.keys.key_parts import KeyParts
+from nitrosigner.trusted.enclave.keys.key_refresh import KeyRefresh
+from nitrosigner.trusted.enclave.keys.key_writer import KeyWriter
+from nitrosigner.trusted.enclave.keys.keyring import Keyring
+from nitrosigner.trusted.enclave.memory import guard_memory
+from nitrosigner.trusted.enclave.parent_link.parent_services import ParentServices
+from nitrosigner.trusted.enclave.parent_link.parent_watermarks import ParentWatermarks
+from nitrosigner.trusted.enclave.permissions.manifest_in_force import (
     ManifestInForce,
     admit_manifest,
     read_manifest,
 )
-from nitrosigner.trusted.enclave.memory import guard_memory
-from nitrosigner.trusted.enclave.parent_services import ParentServices
-from nitrosigner.trusted.enclave.parent_watermarks import ParentWatermarks
 from nitrosigner.trusted.enclave.ports import World
-from nitrosigner.trusted.enclave.recipient import Recipient
 from nitrosigner.trusted.enclave.running import Running
-from nitrosigner.trusted.enclave.sealed_singles import StoredSingles
-from nitrosigner.trusted.enclave.tls_keeping import TlsKeeping
-from nitrosigner.trusted.enclave.validator_boot import (
+from nitrosigner.trusted.enclave.validators.validator_boot import (
     OpenedGuard,
     open_guard,
     validators_of,
 )
-from nitrosigner.trusted.enclave.validator_network import beacon_network
-from nitrosigner.trusted.enclave.vault_store import VaultStore
+from nitrosigner.trusted.enclave.validators.validator_network import beacon_network
+from nitrosigner.trusted.enclave.vault.sealed_singles import StoredSingles
+from nitrosigner.trusted.enclave.vault.vault_store import VaultStore
 from nitrosigner.trusted.signing.algorithms import Algorithms
 from nitrosigner.trusted.signing.bls12_381 import Bls12381
 from nitrosigner.trusted.signing.secp256k1 import RANDOMNESS_SIZE, Secp256k1

@@ -20,30 +20,30 @@ from typing import Final, Protocol
 
 import msgspec
 
-from nitrosigner.trusted.enclave import server_certificate
+from nitrosigner.trusted.enclave.api.calls import Call, Internal, Surroundings, settle
 from nitrosigner.trusted.enclave.api.routes import ROUTES
-from nitrosigner.trusted.enclave.audit import AuditTrail, Facts, unavailable
-from nitrosigner.trusted.enclave.boot import HealthSource
-from nitrosigner.trusted.enclave.calls import Call, Internal, Surroundings, settle
-from nitrosigner.trusted.enclave.http_messages import Request, Response, refusal
-from nitrosigner.trusted.enclave.http_protocol import Times
-from nitrosigner.trusted.enclave.identity import Caller, Identities
-from nitrosigner.trusted.enclave.keys_port import Keys
-from nitrosigner.trusted.enclave.listener import Listener, OnMade
-from nitrosigner.trusted.enclave.metrics_reporting import report_metrics
-from nitrosigner.trusted.enclave.policy import Policy
-from nitrosigner.trusted.enclave.ports import World
-from nitrosigner.trusted.enclave.rate import SharedRate
-from nitrosigner.trusted.enclave.routing import (
+from nitrosigner.trusted.enclave.api.routing import (
     Match,
     NotThisMethod,
     say_json,
     unknown_route,
 )
-from nitrosigner.trusted.enclave.server_certificate import TlsIdentity
-from nitrosigner.trusted.enclave.tls_keeping import TlsKeeping, statement_of
-from nitrosigner.trusted.enclave.validator_job import job_of
-from nitrosigner.trusted.enclave.validator_keys_port import ValidatorKeys
+from nitrosigner.trusted.enclave.audit import AuditTrail, Facts, unavailable
+from nitrosigner.trusted.enclave.boot import HealthSource
+from nitrosigner.trusted.enclave.https import server_certificate
+from nitrosigner.trusted.enclave.https.http_messages import Request, Response, refusal
+from nitrosigner.trusted.enclave.https.http_protocol import Times
+from nitrosigner.trusted.enclave.https.listener import Listener, OnMade
+from nitrosigner.trusted.enclave.https.server_certificate import TlsIdentity
+from nitrosigner.trusted.enclave.https.tls_keeping import TlsKeeping, statement_of
+from nitrosigner.trusted.enclave.keys.keys_port import Keys
+from nitrosigner.trusted.enclave.metrics_reporting import report_metrics
+from nitrosigner.trusted.enclave.permissions.identity import Caller, Identities
+from nitrosigner.trusted.enclave.permissions.policy import Policy
+from nitrosigner.trusted.enclave.permissions.rate import SharedRate
+from nitrosigner.trusted.enclave.ports import World
+from nitrosigner.trusted.enclave.validators.validator_job import job_of
+from nitrosigner.trusted.enclave.validators.validator_keys_port import ValidatorKeys
 from nitrosigner.verdicts import Code, Undecided, Verdict
 from nitrosigner.wire.addresses import HTTPS_PORT
 from nitrosigner.wire.manifest import AcceptedManifest, Client

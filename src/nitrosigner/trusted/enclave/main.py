@@ -9,7 +9,7 @@ import time
 from typing import Final
 
 from nitrosigner.trusted.enclave import assembly
-from nitrosigner.trusted.enclave.nsm import NsmClient, NsmDevice
+from nitrosigner.trusted.enclave.attested.nsm import NsmClient, NsmDevice
 from nitrosigner.trusted.enclave.ports import World
 from nitrosigner.wire.addresses import PARENT_CID
 

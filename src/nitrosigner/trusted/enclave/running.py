@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 from typing import Final
 
+from nitrosigner.trusted.enclave.attested.clock_check import LOOK_EVERY, ClockCheck
+from nitrosigner.trusted.enclave.attested.kms import Kms
 from nitrosigner.trusted.enclave.boot import Boot
-from nitrosigner.trusted.enclave.clock_check import LOOK_EVERY, ClockCheck
 from nitrosigner.trusted.enclave.front import Front
-from nitrosigner.trusted.enclave.keyring import Keyring
-from nitrosigner.trusted.enclave.kms import Kms
-from nitrosigner.trusted.enclave.parent_services import ParentServices
-from nitrosigner.trusted.enclave.tls_keeping import objection
-from nitrosigner.trusted.enclave.validator_keys import Validators
+from nitrosigner.trusted.enclave.https.tls_keeping import objection
+from nitrosigner.trusted.enclave.keys.keyring import Keyring
+from nitrosigner.trusted.enclave.parent_link.parent_services import ParentServices
+from nitrosigner.trusted.enclave.validators.validator_keys import Validators
 from nitrosigner.verdicts import Code, Refused, Undecided, Verdict
 from nitrosigner.wire import api
 

@@ -19,8 +19,8 @@ import time
 from typing import Final
 
 from nitrosigner.trusted.enclave import main as program
-from nitrosigner.trusted.enclave.clock_check import hypervisor_time
-from nitrosigner.trusted.enclave.nsm import NsmClient, NsmDevice
+from nitrosigner.trusted.enclave.attested.clock_check import hypervisor_time
+from nitrosigner.trusted.enclave.attested.nsm import NsmClient, NsmDevice
 from nitrosigner.trusted.init import system_calls, wall_clock
 from nitrosigner.trusted.init.system_calls import (
     MS_NODEV,

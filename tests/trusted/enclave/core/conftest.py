@@ -27,10 +27,10 @@ from nitrosigner.emulator.nitro_pki import NitroPki
 from nitrosigner.emulator.nsm import EmulatedNsm, initial_pcrs
 from nitrosigner.image.key_policy import KeyPolicy
 from nitrosigner.trusted.enclave import assembly
+from nitrosigner.trusted.enclave.attested.nsm import NsmClient
 from nitrosigner.trusted.enclave.boot import Pace
-from nitrosigner.trusted.enclave.nsm import NsmClient
-from nitrosigner.trusted.enclave.parent_services import ParentServices
-from nitrosigner.trusted.enclave.permit import Permit
+from nitrosigner.trusted.enclave.parent_link.parent_services import ParentServices
+from nitrosigner.trusted.enclave.permissions.permit import Permit
 from nitrosigner.trusted.enclave.ports import World
 from nitrosigner.trusted.enclave.running import Running
 from nitrosigner.wire import frames, manifest, services

@@ -253,8 +253,8 @@ def test_ten_thousand_keys_load_in_three_seconds(lab: Any, parent: Any) -> None:
         writer = making._writer
         made = await running.keyring.create("k", "secp256k1")
         del made
-        from nitrosigner.trusted.enclave.key_writer import header_of
-        from nitrosigner.trusted.enclave.sealed_records import seal
+        from nitrosigner.trusted.enclave.keys.key_writer import header_of
+        from nitrosigner.trusted.enclave.vault.sealed_records import seal
         from nitrosigner.trusted.signing.secret_bytes import SecretBytes
 
         algorithm = writer.algorithms["secp256k1"]

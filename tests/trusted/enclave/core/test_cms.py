@@ -15,7 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nitrosigner.emulator.kms import envelope as emulated
-from nitrosigner.trusted.enclave.cms import MAX_ENVELOPE, EnvelopeError, open_envelope
+from nitrosigner.trusted.enclave.attested.cms import (
+    MAX_ENVELOPE,
+    EnvelopeError,
+    open_envelope,
+)
 
 VECTORS = Path(__file__).parents[4] / "../shared/vectors/kms"
 KEY = generate_private_key(65537, 2048)
@@ -115,7 +119,7 @@ def test_real_envelopes_of_kms_are_read(name: str) -> None:
     """Their RSA keys are not published: reading must get as far as the RSA step."""
     data = (VECTORS / f"{name}.ber").read_bytes()
     expected = json.loads((VECTORS / f"{name}.json").read_text())
-    from nitrosigner.trusted.enclave import cms
+    from nitrosigner.trusted.enclave.attested import cms
 
     read = cms._read(data)
     shown = json.dumps(expected).lower()

@@ -14,9 +14,10 @@ from typing import Any
 import ckzg
 import pytest
 
-from nitrosigner.trusted.enclave import key_hearing, running
-from nitrosigner.trusted.enclave.key_news import NOBODY, NOTES
-from nitrosigner.trusted.enclave.permit import Permit
+from nitrosigner.trusted.enclave import running
+from nitrosigner.trusted.enclave.keys import key_hearing
+from nitrosigner.trusted.enclave.keys.key_news import NOBODY, NOTES
+from nitrosigner.trusted.enclave.permissions.permit import Permit
 from nitrosigner.trusted.signing.beacon_duties import read_duty
 from nitrosigner.trusted.signing.bls12_381 import Bls12381
 from nitrosigner.trusted.signing.secret_bytes import SecretBytes

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from nitrosigner.trusted.enclave.permit import Permit
+from nitrosigner.trusted.enclave.permissions.permit import Permit
 from nitrosigner.verdicts import Refused
 from nitrosigner.wire import services
 

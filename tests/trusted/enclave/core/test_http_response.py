@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nitrosigner.trusted.enclave.http_response import (
+from nitrosigner.trusted.enclave.attested.http_response import (
     MAX_HEADERS,
     MAX_RESPONSE,
     BadResponse,

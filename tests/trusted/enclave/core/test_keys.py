@@ -9,7 +9,7 @@ from eth_account import Account
 from eth_keys import keys as eth_keys
 
 from nitrosigner.emulator.kms import Fault
-from nitrosigner.trusted.enclave.permit import Permit
+from nitrosigner.trusted.enclave.permissions.permit import Permit
 from nitrosigner.verdicts import Malformed, Refused
 from nitrosigner.wire import api, import_wrapping, services
 from nitrosigner.wire import manifest as manifests

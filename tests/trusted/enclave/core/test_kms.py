@@ -15,11 +15,11 @@ from cryptography.hazmat.primitives import serialization
 
 from nitrosigner.emulator.kms import FORGED_SECRET, Fault
 from nitrosigner.emulator.kms import envelope as emulated
-from nitrosigner.trusted.enclave import aws_endpoint, aws_errors
-from nitrosigner.trusted.enclave.aws_endpoint import AwsEndpoint, trusted_tls
-from nitrosigner.trusted.enclave.kms import Kms, Patience
-from nitrosigner.trusted.enclave.parent_services import ParentServices
-from nitrosigner.trusted.enclave.recipient import Recipient
+from nitrosigner.trusted.enclave.attested import aws_endpoint, aws_errors
+from nitrosigner.trusted.enclave.attested.aws_endpoint import AwsEndpoint, trusted_tls
+from nitrosigner.trusted.enclave.attested.kms import Kms, Patience
+from nitrosigner.trusted.enclave.attested.recipient import Recipient
+from nitrosigner.trusted.enclave.parent_link.parent_services import ParentServices
 from nitrosigner.verdicts import Code, Refused, Undecided, Verdict
 from nitrosigner.wire import manifest, services
 

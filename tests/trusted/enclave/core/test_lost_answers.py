@@ -6,8 +6,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from nitrosigner.trusted.enclave import durable_write, parent_services, running
-from nitrosigner.trusted.enclave.permit import Permit
+from nitrosigner.trusted.enclave import running
+from nitrosigner.trusted.enclave.parent_link import durable_write, parent_services
+from nitrosigner.trusted.enclave.permissions.permit import Permit
 from nitrosigner.verdicts import Refused, Undecided, Verdict
 from nitrosigner.wire import services
 
@@ -223,7 +224,7 @@ def test_nonsense_for_an_answer_is_undecided_and_the_connection_dropped(
 def test_silence_is_undecided_after_the_deadline(
     lab: Any, parent: Any, silence: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nitrosigner.trusted.enclave import parent_services
+    from nitrosigner.trusted.enclave.parent_link import parent_services
 
     def silent(_request: Any) -> Any:
         raise silence

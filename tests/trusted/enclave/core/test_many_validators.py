@@ -4,8 +4,8 @@ import os
 import time
 from typing import Any
 
-from nitrosigner.trusted.enclave.sealed_records import Header, seal
-from nitrosigner.trusted.enclave.watermark_items import Item
+from nitrosigner.trusted.enclave.validators.watermark_items import Item
+from nitrosigner.trusted.enclave.vault.sealed_records import Header, seal
 from nitrosigner.trusted.signing.secret_bytes import SecretBytes
 from nitrosigner.trusted.signing.slashing import Epoch, Voted, Watermark
 from nitrosigner.wire import services

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from nitrosigner.trusted.enclave import parent_services
-from nitrosigner.trusted.enclave.parent_connection import MAX_OUTSTANDING
-from nitrosigner.trusted.enclave.parent_services import ParentServices
+from nitrosigner.trusted.enclave.parent_link import parent_services
+from nitrosigner.trusted.enclave.parent_link.parent_connection import MAX_OUTSTANDING
+from nitrosigner.trusted.enclave.parent_link.parent_services import ParentServices
 from nitrosigner.verdicts import Undecided
 from nitrosigner.wire import frames, services
 

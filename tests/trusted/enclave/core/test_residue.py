@@ -26,15 +26,15 @@ import base64, gc, os, sys
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from nitrosigner.trusted.enclave.cms import open_envelope
-from nitrosigner.trusted.enclave.key_imports import unwrapped
-from nitrosigner.trusted.enclave.key_material import private_key
-from nitrosigner.trusted.enclave.vault import VaultKey
+from nitrosigner.trusted.enclave.attested.cms import open_envelope
+from nitrosigner.trusted.enclave.keys.key_imports import unwrapped
+from nitrosigner.trusted.enclave.keys.key_material import private_key
+from nitrosigner.trusted.enclave.vault.vault import VaultKey
 from nitrosigner.trusted.signing.secp256k1 import Secp256k1
 from nitrosigner.trusted.signing.secret_bytes import SecretBytes
 import ckzg, socket, threading
-from nitrosigner.trusted.enclave import signing_process
-from nitrosigner.trusted.enclave.signing_process import HEAD, JOBS, KEY, Job
+from nitrosigner.trusted.enclave.validators import signing_process
+from nitrosigner.trusted.enclave.validators.signing_process import HEAD, JOBS, KEY, Job
 from nitrosigner.trusted.signing.bls12_381 import Bls12381
 
 def say(text): print(text, flush=True)

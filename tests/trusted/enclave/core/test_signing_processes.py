@@ -14,10 +14,16 @@ import ckzg
 import msgspec
 import pytest
 
-from nitrosigner.trusted.enclave import signing_process
-from nitrosigner.trusted.enclave.permit import Permit
-from nitrosigner.trusted.enclave.signing_process import HEAD, JOBS, KEY, Job, Outcome
-from nitrosigner.trusted.enclave.vault import VaultKey
+from nitrosigner.trusted.enclave.permissions.permit import Permit
+from nitrosigner.trusted.enclave.validators import signing_process
+from nitrosigner.trusted.enclave.validators.signing_process import (
+    HEAD,
+    JOBS,
+    KEY,
+    Job,
+    Outcome,
+)
+from nitrosigner.trusted.enclave.vault.vault import VaultKey
 from nitrosigner.trusted.signing.bls12_381 import Bls12381
 from nitrosigner.trusted.signing.secret_bytes import SecretBytes
 from nitrosigner.verdicts import Code, Undecided, Verdict

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from botocore import auth, awsrequest, credentials
 
-from nitrosigner.trusted.enclave.sigv4 import AccessKey, signed_headers
+from nitrosigner.trusted.enclave.attested.sigv4 import AccessKey, signed_headers
 
 CASES = 3000
 

@@ -20,12 +20,13 @@ from cryptography.hazmat.primitives import hashes
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nitrosigner.trusted.enclave import entropy, main, memory, nsm
-from nitrosigner.trusted.enclave.aws_endpoint import amazon_roots
-from nitrosigner.trusted.enclave.key_index import KeyIndex, looks_like_address
-from nitrosigner.trusted.enclave.key_material import private_key
-from nitrosigner.trusted.enclave.sealed_records import Slot
-from nitrosigner.trusted.enclave.vault import Vault, VaultKey
+from nitrosigner.trusted.enclave import main, memory
+from nitrosigner.trusted.enclave.attested import entropy, nsm
+from nitrosigner.trusted.enclave.attested.aws_endpoint import amazon_roots
+from nitrosigner.trusted.enclave.keys.key_index import KeyIndex, looks_like_address
+from nitrosigner.trusted.enclave.keys.key_material import private_key
+from nitrosigner.trusted.enclave.vault.sealed_records import Slot
+from nitrosigner.trusted.enclave.vault.vault import Vault, VaultKey
 from nitrosigner.trusted.signing.secret_bytes import SecretBytes
 from nitrosigner.verdicts import Malformed, Refused, Undecided
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from py_ecc.bls import G2ProofOfPossession
 
-from nitrosigner.trusted.enclave.permit import Permit
-from nitrosigner.trusted.enclave.validator_keys_port import NO_HISTORY
+from nitrosigner.trusted.enclave.permissions.permit import Permit
+from nitrosigner.trusted.enclave.validators.validator_keys_port import NO_HISTORY
 from nitrosigner.trusted.signing.beacon_duties import read_duty
 from nitrosigner.trusted.signing.slashing import (
     Epoch,

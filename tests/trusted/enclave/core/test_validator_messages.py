@@ -17,7 +17,10 @@ from remerkleable.basic import uint64
 from remerkleable.byte_arrays import Bytes32, Bytes48, ByteVector
 from remerkleable.complex import Container
 
-from nitrosigner.trusted.enclave.validator_keys_port import NO_HISTORY, WrappedSeed
+from nitrosigner.trusted.enclave.validators.validator_keys_port import (
+    NO_HISTORY,
+    WrappedSeed,
+)
 from nitrosigner.trusted.signing.beacon_networks import PUBLIC_NETWORKS
 from nitrosigner.trusted.signing.slashing import Epoch, Voted, Watermark
 from nitrosigner.verdicts import Code, Malformed, Refused

@@ -9,10 +9,10 @@ import ckzg
 import msgspec
 import pytest
 
-from nitrosigner.trusted.enclave.key_news import NOBODY
-from nitrosigner.trusted.enclave.key_writer import header_of
-from nitrosigner.trusted.enclave.permit import Permit
-from nitrosigner.trusted.enclave.sealed_records import seal
+from nitrosigner.trusted.enclave.keys.key_news import NOBODY
+from nitrosigner.trusted.enclave.keys.key_writer import header_of
+from nitrosigner.trusted.enclave.permissions.permit import Permit
+from nitrosigner.trusted.enclave.vault.sealed_records import seal
 from nitrosigner.trusted.signing.beacon_duties import read_duty
 from nitrosigner.trusted.signing.bls12_381 import Bls12381
 from nitrosigner.trusted.signing.secret_bytes import SecretBytes

@@ -7,7 +7,7 @@ import ckzg
 import msgspec
 import pytest
 
-from nitrosigner.trusted.enclave.key_news import NOBODY
+from nitrosigner.trusted.enclave.keys.key_news import NOBODY
 from nitrosigner.trusted.signing.beacon_domains import GenesisValidatorsRoot
 from nitrosigner.trusted.signing.beacon_duties import read_duty
 from nitrosigner.trusted.signing.bls12_381 import Bls12381

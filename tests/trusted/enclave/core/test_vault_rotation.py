@@ -9,8 +9,8 @@ import pytest
 
 from nitrosigner.emulator.kms import Fault
 from nitrosigner.trusted.enclave import running
-from nitrosigner.trusted.enclave.permit import Permit
-from nitrosigner.trusted.enclave.sealed_records import vault_key_of
+from nitrosigner.trusted.enclave.permissions.permit import Permit
+from nitrosigner.trusted.enclave.vault.sealed_records import vault_key_of
 from nitrosigner.verdicts import Refused, Undecided, Verdict
 from nitrosigner.wire import services
 

@@ -31,13 +31,13 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.x509.oid import NameOID
 from eth_account import Account
 
+from nitrosigner.trusted.enclave.attested.recipient import Recipient
 from nitrosigner.trusted.enclave.front import Front, start_front
-from nitrosigner.trusted.enclave.http_protocol import Times
-from nitrosigner.trusted.enclave.permit import Permit
+from nitrosigner.trusted.enclave.https.http_protocol import Times
+from nitrosigner.trusted.enclave.https.tls_keeping import TlsKeeping
+from nitrosigner.trusted.enclave.permissions.permit import Permit
 from nitrosigner.trusted.enclave.ports import World
-from nitrosigner.trusted.enclave.recipient import Recipient
-from nitrosigner.trusted.enclave.sealed_singles import Single
-from nitrosigner.trusted.enclave.tls_keeping import TlsKeeping
+from nitrosigner.trusted.enclave.vault.sealed_singles import Single
 from nitrosigner.trusted.signing.algorithms import Signature
 from nitrosigner.trusted.signing.secp256k1 import Secp256k1
 from nitrosigner.trusted.signing.secret_bytes import SecretBytes

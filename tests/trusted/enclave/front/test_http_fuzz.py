@@ -9,9 +9,9 @@ import httptools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nitrosigner.trusted.enclave import http_protocol
-from nitrosigner.trusted.enclave.http_messages import Request, Response, refusal
-from nitrosigner.trusted.enclave.http_protocol import HttpProtocol, Times
+from nitrosigner.trusted.enclave.https import http_protocol
+from nitrosigner.trusted.enclave.https.http_messages import Request, Response, refusal
+from nitrosigner.trusted.enclave.https.http_protocol import HttpProtocol, Times
 from nitrosigner.verdicts import Verdict
 
 LIMIT = 1000

@@ -16,8 +16,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nitrosigner.trusted.enclave.imported_certificate import chain_of, identity_of
-from nitrosigner.trusted.enclave.tls_keeping import TlsKeeping
+from nitrosigner.trusted.enclave.https.imported_certificate import chain_of, identity_of
+from nitrosigner.trusted.enclave.https.tls_keeping import TlsKeeping
 from nitrosigner.trusted.signing.secret_bytes import SecretBytes
 from nitrosigner.verdicts import Code, Malformed, Refused, Undecided, Verdict
 

@@ -14,7 +14,7 @@ GET = b"GET /upcheck HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 def small(running: Any) -> None:
-    from nitrosigner.trusted.enclave.http_protocol import Times
+    from nitrosigner.trusted.enclave.https.http_protocol import Times
 
     running.limits = manifest.Limits(max_connections=4)
     running.times = Times(idle=30, head=30, sweep=0.02, drain=0.2)

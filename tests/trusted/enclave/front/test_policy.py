@@ -5,8 +5,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from nitrosigner.trusted.enclave.permit import Permit
-from nitrosigner.trusted.enclave.policy import Policy
+from nitrosigner.trusted.enclave.permissions.permit import Permit
+from nitrosigner.trusted.enclave.permissions.policy import Policy
 from nitrosigner.trusted.signing import (
     authorization_fields,
     authorizations,

@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import PolicyBuilder, Store
 
-from nitrosigner.trusted.enclave import server_certificate
-from nitrosigner.trusted.enclave.sealed_singles import Single
+from nitrosigner.trusted.enclave.https import server_certificate
+from nitrosigner.trusted.enclave.vault.sealed_singles import Single
 from nitrosigner.trusted.signing.secret_bytes import SecretBytes
 from nitrosigner.verdicts import Code, Refused, Undecided
 from nitrosigner.wire.manifest import AcceptedManifest, Aws, Manifest, Network

@@ -10,10 +10,10 @@ import asyncio
 import base64
 from typing import Final
 
+from nitrosigner.trusted.enclave.api.calls import Call
 from nitrosigner.trusted.enclave.api.keys import query
-from nitrosigner.trusted.enclave.calls import Call
-from nitrosigner.trusted.enclave.http_messages import JSON, PEM, Response, ok
-from nitrosigner.trusted.enclave.routing import Route
+from nitrosigner.trusted.enclave.api.routing import Route
+from nitrosigner.trusted.enclave.https.http_messages import JSON, PEM, Response, ok
 from nitrosigner.verdicts import Code, Malformed
 from nitrosigner.wire import api
 from nitrosigner.wire.api import PREFIX

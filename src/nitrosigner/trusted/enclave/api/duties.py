@@ -13,18 +13,18 @@ from typing import Final
 
 import msgspec
 
+from nitrosigner.trusted.enclave.api.calls import Call, read
 from nitrosigner.trusted.enclave.audit import Facts
-from nitrosigner.trusted.enclave.calls import Call, read
-from nitrosigner.trusted.enclave.content_negotiation import wants_json
-from nitrosigner.trusted.enclave.http_messages import (
+from nitrosigner.trusted.enclave.https.content_negotiation import wants_json
+from nitrosigner.trusted.enclave.https.http_messages import (
     TEXT,
     Request,
     Response,
     encode_json,
     refusal,
 )
-from nitrosigner.trusted.enclave.permit import Permit
-from nitrosigner.trusted.enclave.validator_keys_port import ValidatorKey
+from nitrosigner.trusted.enclave.permissions.permit import Permit
+from nitrosigner.trusted.enclave.validators.validator_keys_port import ValidatorKey
 from nitrosigner.trusted.signing import beacon_duties
 from nitrosigner.trusted.signing.algorithms import Signature
 from nitrosigner.trusted.signing.beacon_duties import Duty, DutyKind

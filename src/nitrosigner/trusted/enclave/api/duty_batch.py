@@ -17,11 +17,11 @@ from typing import Final
 import msgspec
 
 from nitrosigner.trusted.enclave.api import duties
+from nitrosigner.trusted.enclave.api.calls import Call, read, settle
 from nitrosigner.trusted.enclave.audit import Facts, about_many, unavailable
-from nitrosigner.trusted.enclave.calls import Call, read, settle
-from nitrosigner.trusted.enclave.http_messages import Response, encode_json
-from nitrosigner.trusted.enclave.permit import Permit
-from nitrosigner.trusted.enclave.validator_keys_port import ValidatorKey
+from nitrosigner.trusted.enclave.https.http_messages import Response, encode_json
+from nitrosigner.trusted.enclave.permissions.permit import Permit
+from nitrosigner.trusted.enclave.validators.validator_keys_port import ValidatorKey
 from nitrosigner.trusted.signing.beacon_duties import Duty
 from nitrosigner.verdicts import Code, Malformed, Refused, Verdict
 from nitrosigner.wire.manifest import Operation

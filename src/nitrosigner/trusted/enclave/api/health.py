@@ -9,14 +9,14 @@ an enclave out of service that signs as before.
 from typing import Final
 
 import nitrosigner
-from nitrosigner.trusted.enclave.calls import Call
-from nitrosigner.trusted.enclave.http_messages import (
+from nitrosigner.trusted.enclave.api.calls import Call
+from nitrosigner.trusted.enclave.api.routing import Route
+from nitrosigner.trusted.enclave.https.http_messages import (
     TEXT,
     Response,
     encode_json,
 )
-from nitrosigner.trusted.enclave.routing import Route
-from nitrosigner.trusted.enclave.tls_keeping import objection
+from nitrosigner.trusted.enclave.https.tls_keeping import objection
 from nitrosigner.wire import api
 
 READY: Final = "ready"

@@ -17,12 +17,16 @@ import msgspec
 
 import nitrosigner
 from nitrosigner.trusted.enclave.api import signing
+from nitrosigner.trusted.enclave.api.calls import Call, read, settle
 from nitrosigner.trusted.enclave.api.keys import query, visible
+from nitrosigner.trusted.enclave.api.routing import Route
 from nitrosigner.trusted.enclave.api.signing import ETHEREUM, MaybeLater, begin
 from nitrosigner.trusted.enclave.api.transaction_object import raw_and_fields
-from nitrosigner.trusted.enclave.calls import Call, read, settle
-from nitrosigner.trusted.enclave.http_messages import Response, encode_json, refusal
-from nitrosigner.trusted.enclave.routing import Route
+from nitrosigner.trusted.enclave.https.http_messages import (
+    Response,
+    encode_json,
+    refusal,
+)
 from nitrosigner.trusted.signing import json_values
 from nitrosigner.verdicts import Code, Malformed, Refused, Verdict
 from nitrosigner.wire import api

@@ -17,7 +17,9 @@ from typing import Final
 
 import msgspec
 
+from nitrosigner.trusted.enclave.api.calls import Call, read, settle
 from nitrosigner.trusted.enclave.api.keys import query, seen
+from nitrosigner.trusted.enclave.api.routing import Route
 from nitrosigner.trusted.enclave.api.slashing_history import (
     document_of,
     named,
@@ -27,16 +29,14 @@ from nitrosigner.trusted.enclave.api.slashing_history import (
 from nitrosigner.trusted.enclave.api.validator_messages import sign_exit, uint64
 from nitrosigner.trusted.enclave.api.validators import described
 from nitrosigner.trusted.enclave.audit import Facts
-from nitrosigner.trusted.enclave.calls import Call, read, settle
-from nitrosigner.trusted.enclave.http_messages import (
+from nitrosigner.trusted.enclave.https.http_messages import (
     Request,
     Response,
     encode_json,
     ok,
     refusal,
 )
-from nitrosigner.trusted.enclave.routing import Route
-from nitrosigner.trusted.enclave.validator_keys_port import NO_HISTORY
+from nitrosigner.trusted.enclave.validators.validator_keys_port import NO_HISTORY
 from nitrosigner.trusted.signing.slashing import Watermark
 from nitrosigner.verdicts import Code, Malformed, Refused, Verdict
 from nitrosigner.wire import api, validator_api

@@ -12,10 +12,10 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from nitrosigner.trusted.enclave.api.calls import Call, find, read, settle
+from nitrosigner.trusted.enclave.api.routing import Route
 from nitrosigner.trusted.enclave.audit import Facts
-from nitrosigner.trusted.enclave.calls import Call, find, read, settle
-from nitrosigner.trusted.enclave.http_messages import Response, encode_json, ok
-from nitrosigner.trusted.enclave.routing import Route
+from nitrosigner.trusted.enclave.https.http_messages import Response, encode_json, ok
 from nitrosigner.verdicts import Code, Malformed, Verdict
 from nitrosigner.wire import api
 from nitrosigner.wire.api import PREFIX

@@ -4,9 +4,9 @@ The counters, for clients that the manifest knows. The parent shows them to Prom
 
 from typing import Final
 
-from nitrosigner.trusted.enclave.calls import Call
-from nitrosigner.trusted.enclave.http_messages import Response, ok
-from nitrosigner.trusted.enclave.routing import Route
+from nitrosigner.trusted.enclave.api.calls import Call
+from nitrosigner.trusted.enclave.api.routing import Route
+from nitrosigner.trusted.enclave.https.http_messages import Response, ok
 from nitrosigner.wire.api import PREFIX
 
 

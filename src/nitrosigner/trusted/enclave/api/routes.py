@@ -17,7 +17,7 @@ from nitrosigner.trusted.enclave.api import (
     web3signer_eth1,
     web3signer_eth2,
 )
-from nitrosigner.trusted.enclave.routing import Routes
+from nitrosigner.trusted.enclave.api.routing import Routes
 
 ROUTES: Final = Routes(
     (

@@ -10,11 +10,11 @@ from typing import Final, TypeAlias, TypeVar
 
 import msgspec
 
+from nitrosigner.trusted.enclave.api.calls import Call, find, read
+from nitrosigner.trusted.enclave.api.routing import Route
 from nitrosigner.trusted.enclave.audit import Facts
-from nitrosigner.trusted.enclave.calls import Call, find, read
-from nitrosigner.trusted.enclave.http_messages import Response, ok
-from nitrosigner.trusted.enclave.permit import Permit
-from nitrosigner.trusted.enclave.routing import Route
+from nitrosigner.trusted.enclave.https.http_messages import Response, ok
+from nitrosigner.trusted.enclave.permissions.permit import Permit
 from nitrosigner.trusted.signing import (
     authorization_fields,
     authorizations,

@@ -11,12 +11,12 @@ from typing import Final
 
 import msgspec
 
+from nitrosigner.trusted.enclave.api.calls import Call, read, settle
 from nitrosigner.trusted.enclave.api.keys import page_limit, query
-from nitrosigner.trusted.enclave.calls import Call, read, settle
-from nitrosigner.trusted.enclave.http_messages import Response, ok
-from nitrosigner.trusted.enclave.routing import Route
-from nitrosigner.trusted.enclave.validator_keys_port import NO_HISTORY
-from nitrosigner.trusted.enclave.validator_records import Untrusted
+from nitrosigner.trusted.enclave.api.routing import Route
+from nitrosigner.trusted.enclave.https.http_messages import Response, ok
+from nitrosigner.trusted.enclave.validators.validator_keys_port import NO_HISTORY
+from nitrosigner.trusted.enclave.validators.validator_records import Untrusted
 from nitrosigner.trusted.signing import interchange
 from nitrosigner.trusted.signing.slashing import Watermark
 from nitrosigner.trusted.signing.ssz import read_bytes

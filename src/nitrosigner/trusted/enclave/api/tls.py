@@ -8,11 +8,11 @@ from typing import Final
 
 import msgspec
 
-from nitrosigner.trusted.enclave.calls import Call, read, settle
-from nitrosigner.trusted.enclave.http_messages import Response, ok
-from nitrosigner.trusted.enclave.routing import Route
-from nitrosigner.trusted.enclave.server_certificate import TlsIdentity
-from nitrosigner.trusted.enclave.tls_keeping import objection
+from nitrosigner.trusted.enclave.api.calls import Call, read, settle
+from nitrosigner.trusted.enclave.api.routing import Route
+from nitrosigner.trusted.enclave.https.http_messages import Response, ok
+from nitrosigner.trusted.enclave.https.server_certificate import TlsIdentity
+from nitrosigner.trusted.enclave.https.tls_keeping import objection
 from nitrosigner.verdicts import Verdict
 from nitrosigner.wire import api
 from nitrosigner.wire.api import PREFIX

@@ -10,13 +10,15 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from nitrosigner.trusted.enclave.api.calls import Call, read, settle
+from nitrosigner.trusted.enclave.api.routing import Route
 from nitrosigner.trusted.enclave.api.slashing_history import named
 from nitrosigner.trusted.enclave.api.validators import described, seed_of
 from nitrosigner.trusted.enclave.audit import Facts
-from nitrosigner.trusted.enclave.calls import Call, read, settle
-from nitrosigner.trusted.enclave.http_messages import Response, ok
-from nitrosigner.trusted.enclave.routing import Route
-from nitrosigner.trusted.enclave.validator_keys_port import SignedVoluntaryExit
+from nitrosigner.trusted.enclave.https.http_messages import Response, ok
+from nitrosigner.trusted.enclave.validators.validator_keys_port import (
+    SignedVoluntaryExit,
+)
 from nitrosigner.verdicts import Code, Malformed, Verdict
 from nitrosigner.wire import validator_api
 from nitrosigner.wire.api import PREFIX

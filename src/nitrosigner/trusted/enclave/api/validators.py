@@ -12,17 +12,20 @@ from typing import Final
 
 import msgspec
 
+from nitrosigner.trusted.enclave.api.calls import Call, read, settle
 from nitrosigner.trusted.enclave.api.keys import page_limit, query, recorded, seen
+from nitrosigner.trusted.enclave.api.routing import Route
 from nitrosigner.trusted.enclave.api.slashing_history import (
     named,
     of_one,
     public_key_of,
 )
 from nitrosigner.trusted.enclave.audit import Facts, about_many
-from nitrosigner.trusted.enclave.calls import Call, read, settle
-from nitrosigner.trusted.enclave.http_messages import Response, encode_json, ok
-from nitrosigner.trusted.enclave.routing import Route
-from nitrosigner.trusted.enclave.validator_keys_port import Imported, WrappedSeed
+from nitrosigner.trusted.enclave.https.http_messages import Response, encode_json, ok
+from nitrosigner.trusted.enclave.validators.validator_keys_port import (
+    Imported,
+    WrappedSeed,
+)
 from nitrosigner.verdicts import Code, Malformed, Verdict
 from nitrosigner.wire import api, validator_api
 from nitrosigner.wire.api import PREFIX

@@ -10,11 +10,11 @@ from typing import Final
 import msgspec
 
 from nitrosigner.trusted.enclave.api import signing
+from nitrosigner.trusted.enclave.api.calls import Call, read
 from nitrosigner.trusted.enclave.api.keys import visible
+from nitrosigner.trusted.enclave.api.routing import Route
 from nitrosigner.trusted.enclave.api.signing import ETHEREUM, MaybeLater, begin
-from nitrosigner.trusted.enclave.calls import Call, read
-from nitrosigner.trusted.enclave.http_messages import TEXT, Response, ok
-from nitrosigner.trusted.enclave.routing import Route
+from nitrosigner.trusted.enclave.https.http_messages import TEXT, Response, ok
 from nitrosigner.trusted.signing import json_values
 from nitrosigner.trusted.signing.algorithms import PublicKey
 from nitrosigner.trusted.signing.keccak import keccak_256

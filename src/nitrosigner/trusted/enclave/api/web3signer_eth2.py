@@ -5,9 +5,9 @@ The `eth2` routes of Web3Signer, as its clients know them. Signing: `duties`.
 from typing import Final
 
 from nitrosigner.trusted.enclave.api import duties, duty_batch
-from nitrosigner.trusted.enclave.calls import Call
-from nitrosigner.trusted.enclave.http_messages import Response, encode_json, ok
-from nitrosigner.trusted.enclave.routing import Route
+from nitrosigner.trusted.enclave.api.calls import Call
+from nitrosigner.trusted.enclave.api.routing import Route
+from nitrosigner.trusted.enclave.https.http_messages import Response, encode_json, ok
 from nitrosigner.wire.api import PREFIX
 from nitrosigner.wire.manifest import Operation
 

@@ -13,10 +13,10 @@ from typing import Any
 import ckzg
 import pytest
 
-from nitrosigner.trusted.enclave.http_protocol import Times
-from nitrosigner.trusted.enclave.permit import Permit
-from nitrosigner.trusted.enclave.slashing_guard import Advance, SlashingGuard
-from nitrosigner.trusted.enclave.validator_keys_port import (
+from nitrosigner.trusted.enclave.https.http_protocol import Times
+from nitrosigner.trusted.enclave.permissions.permit import Permit
+from nitrosigner.trusted.enclave.validators.slashing_guard import Advance, SlashingGuard
+from nitrosigner.trusted.enclave.validators.validator_keys_port import (
     NO_HISTORY,
     DepositData,
     Derived,
@@ -28,12 +28,12 @@ from nitrosigner.trusted.enclave.validator_keys_port import (
     ValidatorFacts,
     WrappedSeed,
 )
-from nitrosigner.trusted.enclave.validator_records import (
+from nitrosigner.trusted.enclave.validators.validator_records import (
     Records,
     Repaired,
     Untrusted,
 )
-from nitrosigner.trusted.enclave.watermark_items import ItemSeal
+from nitrosigner.trusted.enclave.validators.watermark_items import ItemSeal
 from nitrosigner.trusted.signing.algorithms import Signature
 from nitrosigner.trusted.signing.beacon_containers import MINIMAL_PRESET
 from nitrosigner.trusted.signing.beacon_domains import (

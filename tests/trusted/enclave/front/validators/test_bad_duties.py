@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from nitrosigner.trusted.enclave import duty_load
+from nitrosigner.trusted.enclave.validators import duty_load
 from nitrosigner.verdicts import Code, Refused, Undecided
 
 SIGN = "/api/v1/eth2/sign/"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nitrosigner.trusted.enclave.validator_keys_port import Reloaded
+from nitrosigner.trusted.enclave.validators.validator_keys_port import Reloaded
 from nitrosigner.verdicts import Code, Undecided
 from nitrosigner.wire.manifest_validators import Validators
 from nitrosigner.wire.validator_api import LATENCY_BUCKETS

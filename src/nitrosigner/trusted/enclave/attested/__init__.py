@@ -1,0 +1,1 @@
+"""What Nitro vouches for: the NSM, one boot's keys, and KMS that answers to them."""

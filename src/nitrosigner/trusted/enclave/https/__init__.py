@@ -1,0 +1,1 @@
+"""The door: TLS ends here, and bytes become requests within bounds."""

@@ -1,0 +1,1 @@
+"""The keys, sealed at rest and open for one signature."""

@@ -1,0 +1,1 @@
+"""What is asked of the parent, and how little of its answers is believed."""

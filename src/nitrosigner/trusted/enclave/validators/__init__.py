@@ -1,0 +1,1 @@
+"""The validators' keys, behind the guard that never lets a slashable pair pass."""

@@ -1,0 +1,1 @@
+"""The keys that seal everything, and the records that they seal."""
