@@ -295,7 +295,7 @@ def test_whatever_fails_ends_the_installer(install: Any, broken: str) -> None:
 
 
 def test_each_program_can_read_what_it_is_told(
-    synthesized: Any, stack: str, tmp_path: Path
+    synthesized: Any, stack: str, image: Any, tmp_path: Path
 ) -> None:
     from nitrosigner.infrastructure import deployed_settings
     from nitrosigner.infrastructure.instance import write_settings
@@ -324,6 +324,8 @@ def test_each_program_can_read_what_it_is_told(
         assert parent.store.table != parent.watermarks.table
     dog = watchdog_configuration.read(tmp_path / "watchdog.json")
     assert dog.enclave.debug is stack.startswith("dev")
+    # One that runs already is adopted only if it is the image that was shipped.
+    assert dog.enclave.pcr0 == image.pcr0
     assert dog.probe.port == parent.listen.port
     assert dog.parent_control == parent.control
     assert dog.parent_state == parent.state

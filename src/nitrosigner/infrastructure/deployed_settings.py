@@ -48,6 +48,7 @@ def deployed(
     plan: Plan,
     *,
     stores: WalletStores | ValidatorStores,
+    pcr0: str,
     group_name: str,
     init_flag: str,
     log_groups: Mapping[str, str],
@@ -58,13 +59,14 @@ def deployed(
     Args:
         plan: The stack.
         stores: Where records lie.
+        pcr0: Of the image that is shipped: an enclave with another is replaced.
         group_name: Of the Auto Scaling group.
         init_flag: Name of the parameter that says that keys are there.
         log_groups: For each program, and for `audit`.
     """
     return {
         "parent": _parent(plan, stores),
-        "watchdog": _watchdog(plan),
+        "watchdog": _watchdog(plan, pcr0),
         "lifecycle": {
             "region": Aws.REGION,
             "group": group_name,
@@ -116,11 +118,12 @@ def _parent(plan: Plan, stores: WalletStores | ValidatorStores) -> dict[str, Any
     return settings
 
 
-def _watchdog(plan: Plan) -> dict[str, Any]:
+def _watchdog(plan: Plan, pcr0: str) -> dict[str, Any]:
     return {
         "enclave": {
             "kind": "nitro_cli",
             "image": "/opt/nitrosigner/enclave.eif",
+            "pcr0": pcr0,
             "cid": ENCLAVE_CID,
             "memory_mib": plan.chosen.enclave_memory,
             "cpu_count": plan.chosen.enclave_processors,

@@ -204,7 +204,8 @@ class Observability(Construct):
             ),
             _Rule(
                 "CertificateEnds",
-                "The signer's certificate ends soon: replace the instances",
+                "The signer's certificate ends soon: replace the instances; if it was "
+                "imported, import its successor (docs/operations/tls-certificate.md)",
                 self._looked(health_probe.DAYS_LEFT, "Minimum", _FIVE),
                 CERTIFICATE_DAYS,
                 _LOW,

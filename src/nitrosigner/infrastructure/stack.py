@@ -347,6 +347,7 @@ class SignerStack(Stack):
         told = deployed_settings.deployed(
             self.plan,
             stores=self.stores,
+            pcr0=self._assets.image.pcr0,
             group_name=fleet.group_name(self.plan),
             init_flag=self.control.initialised.parameter_name,
             log_groups={
