@@ -180,7 +180,7 @@ def _judged(call: Call, facts: Facts) -> tuple[ValidatorKey, Duty]:
 
 class _Way:
     """
-    The rest of a duty's way, which goes through the store and a thread.
+    The rest of a duty's way, which goes through the store and a signing process.
 
     Without a task, which would cost more than what is done in it. Whatever goes wrong
     becomes the answer's exception.

@@ -220,12 +220,12 @@ class ValidatorKeys(Protocol):
     # --- signing ---
 
     def busy(self) -> bool:
-        """Return whether the threads that sign have work for a while."""
+        """Return whether the processes that sign have work for a while."""
         ...
 
     async def sign(self, permit: Permit) -> Signature:
         """
-        Unseal, sign and wipe in a thread; 96 bytes.
+        Unseal, sign and wipe in a process of its own; 96 bytes.
 
         Raises:
             Refused: The key is unknown, disabled, deleted, or was altered.
