@@ -336,6 +336,7 @@ class _Stack:
                 if machine is None
                 else stack_programs.virtual_machine(places, machine),
                 self._allowed,
+                machine=machine is not None,
             )
         )
 
