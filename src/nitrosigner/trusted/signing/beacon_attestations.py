@@ -31,6 +31,7 @@ _MAX_UINT64: Final = (1 << 64) - 1
 _DIGITS: Final = 20
 _ROOT_TEXT: Final = 66
 _VERSION_TEXT: Final = 10
+_ATTESTATION: Final = DutyKind.ATTESTATION
 _ZERO: Final = bytes(32)
 _ZEROS: Final = sha256(_ZERO + _ZERO).digest()
 
@@ -77,8 +78,13 @@ class Attestations:
         """Read what is for *network*, and nothing else."""
         self._chain = network.genesis_validators_root
         self._decode = msgspec.json.Decoder(_Request).decode
+        # Attesters of a slot who vote for different blocks, or in different committees
+        # before Electra, still share most of their messages' parts.
         self._remembered = lru_cache(MAX_KEPT)(self._read)
-        self._domain = lru_cache(MAX_KEPT)(self._domain_of)
+        self._fork = lru_cache(MAX_KEPT)(self._fork_of)
+        self._place = lru_cache(MAX_KEPT)(_place)
+        self._source = lru_cache(MAX_KEPT)(_checkpoint)
+        self._target = lru_cache(MAX_KEPT)(_target)
 
     def read(self, body: bytes) -> Duty | None:
         """
@@ -98,44 +104,63 @@ class Attestations:
     def _read(self, body: bytes) -> Duty:
         request = self._decode(body)
         info, data = request.fork_info, request.attestation
-        source, target = data.source, data.target
-        target_epoch, source_epoch = _uint64(target.epoch), _uint64(source.epoch)
-        if _bytes32(info.genesis_validators_root) != self._chain:
-            raise ValueError
-        if source_epoch > target_epoch:
-            raise ValueError
         fork = info.fork
-        previous, current = fork.previous_version, fork.current_version
-        before = target_epoch < _uint64(fork.epoch)
-        # Both must be versions, though one is used.
-        signed_in = self._domain(previous), self._domain(current)
-        left = _hash(
-            _hash(_leaf(_uint64(data.slot)) + _leaf(_uint64(data.index)))
-            + _hash(
-                _bytes32(data.beacon_block_root)
-                + _hash(_leaf(source_epoch) + _bytes32(source.root))
-            )
+        since, before, after = self._fork(
+            info.genesis_validators_root,
+            fork.previous_version,
+            fork.current_version,
+            fork.epoch,
         )
-        right = _hash(_hash(_leaf(target_epoch) + _bytes32(target.root)) + _ZERO)
-        object_root = _hash(left + _hash(right + _ZEROS))
-        root = SigningRoot(_hash(object_root + signed_in[0 if before else 1]))
-        if request.claimed is not None and _bytes32(request.claimed) != root:
+        source, source_root = self._source(data.source.epoch, data.source.root)
+        target, right = self._target(data.target.epoch, data.target.root)
+        if source > target:
+            raise ValueError
+        block = _bytes(data.beacon_block_root, _ROOT_TEXT)
+        left = _hash(self._place(data.slot, data.index) + _hash(block + source_root))
+        object_root = _hash(left + right)
+        root = SigningRoot(_hash(object_root + (before if target < since else after)))
+        if request.claimed is not None and _bytes(request.claimed, _ROOT_TEXT) != root:
             raise ValueError
         return Duty(
-            kind=DutyKind.ATTESTATION,
+            kind=_ATTESTATION,
             signing_root=root,
             genesis_validators_root=self._chain,
-            slashable_by=Vote(
-                source=Epoch(source_epoch),
-                target=Epoch(target_epoch),
-                signing_root=root,
-            ),
+            slashable_by=Vote(source=source, target=target, signing_root=root),
         )
 
-    def _domain_of(self, version: str) -> bytes:
+    def _fork_of(
+        self, chain: str, previous: str, current: str, epoch: str
+    ) -> tuple[int, bytes, bytes]:
+        """Return the fork's epoch, and the domains before and from it on."""
+        if _bytes(chain, _ROOT_TEXT) != self._chain:
+            raise ValueError
+        # Both must be versions, though one is used.
+        return _uint64(epoch), self._domain(previous), self._domain(current)
+
+    def _domain(self, version: str) -> bytes:
         return domain(
             BEACON_ATTESTER, ForkVersion(_bytes(version, _VERSION_TEXT)), self._chain
         )
+
+
+# The tree of AttestationData has eight leaves, of which three are zero:
+# ((slot, index), (block, source)), ((target, 0), (0, 0)).
+
+
+def _place(slot: str, index: str) -> bytes:
+    return _hash(_leaf(_uint64(slot)) + _leaf(_uint64(index)))
+
+
+def _checkpoint(epoch: str, root: str) -> tuple[Epoch, bytes]:
+    """Return a checkpoint's epoch, and its root in the tree."""
+    number = _uint64(epoch)
+    return Epoch(number), _hash(_leaf(number) + _bytes(root, _ROOT_TEXT))
+
+
+def _target(epoch: str, root: str) -> tuple[Epoch, bytes]:
+    """Return the target's epoch, and the tree's right half: the target and zeros."""
+    number, checkpoint = _checkpoint(epoch, root)
+    return number, _hash(_hash(checkpoint + _ZERO) + _ZEROS)
 
 
 def _hash(data: bytes) -> bytes:
@@ -153,10 +178,6 @@ def _uint64(text: str) -> int:
     if number > _MAX_UINT64:
         raise ValueError
     return number
-
-
-def _bytes32(text: str) -> bytes:
-    return _bytes(text, _ROOT_TEXT)
 
 
 def _bytes(text: str, length: int) -> bytes:

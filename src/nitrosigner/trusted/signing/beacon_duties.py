@@ -10,9 +10,10 @@ snake and in camel case, kinds in either case: both are taken.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum, unique
 from typing import Final
+
+import msgspec
 
 from nitrosigner.trusted.signing import beacon_containers as containers
 from nitrosigner.trusted.signing import beacon_domains as domains
@@ -65,8 +66,7 @@ class DutyKind(StrEnum):
     BUILDER_REQUEST_AUTH = "BUILDER_REQUEST_AUTH"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Duty:
+class Duty(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A message that was understood, and the root that stands for it."""
 
     kind: DutyKind

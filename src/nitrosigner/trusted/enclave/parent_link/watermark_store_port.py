@@ -6,8 +6,9 @@ still the stored one. That is what keeps two signers from both signing.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 
 class Stored(Protocol):
@@ -24,8 +25,7 @@ class Stored(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Advance:
+class Advance(msgspec.Struct, frozen=True, gc=False):
     """Replace the item of a validator if its stored version is *expected*."""
 
     public_key: bytes
