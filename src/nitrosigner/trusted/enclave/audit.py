@@ -6,8 +6,9 @@ has written the event, and if that fails the signature is thrown away. Events th
 while a batch is being written go together in the next one, so waiting costs each caller
 one write and the disk far less than one for each signature.
 
-An event has a closed set of fields. None of them can hold a body, a credential, an
-exception's text, or anything that a caller sent and that was not first understood.
+An event has a closed set of fields: `Facts`, and its place in the chain. None of them
+can hold a body, a credential, an exception's text, or anything that a caller sent and
+that was not first understood.
 
 The chain shows that lines were removed or altered between others. The parent stores
 it and could rewrite all of it: see THREAT_MODEL.
@@ -53,20 +54,24 @@ Done = Callable[[bool], None]
 """Called once: True when the event is durable, False when it may not be."""
 
 
-class Event(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
-    """One line. Empty fields are left out."""
+_ZEROS: Final = "0" * 64
 
-    time: float
-    """Unix seconds, by the clock that the parent gives us."""
-    boot: str
-    """Random for each boot: sequence numbers begin again."""
-    sequence: int
-    previous: str
-    """SHA-256 of the line before this one; zeros for the first of a boot."""
-    request: str = ""
-    client: str = ""
+
+def _done() -> Outcome:
+    return "done"
+
+
+class Facts(msgspec.Struct, omit_defaults=True, gc=False):
+    """
+    What is known of one operation so far, and what is said of it in the audit log.
+
+    Filled in as it is understood. Empty fields are left out of the line.
+    """
+
     operation: str
-    outcome: Outcome
+    client: str = ""
+    # With a factory, because what has a default is left out where it has its value.
+    outcome: Outcome = msgspec.field(default_factory=_done)
     code: str = ""
     key: str = ""
     address: str = ""
@@ -91,31 +96,9 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=Fa
     """Of the signed transaction."""
     at: str = ""
     """For `internal`: the exception's type and our line of code, never its text."""
-    unrecorded: int = 0
-    """Verdicts about strangers since the last line that were counted only."""
 
 
-class Facts(msgspec.Struct, gc=False):
-    """What is known of one operation so far. Filled in as it is understood."""
-
-    operation: str = ""
-    client: str = ""
-    key: str = ""
-    address: str = ""
-    chain_id: int | None = None
-    to: str = ""
-    value: str = ""
-    digest: str = ""
-    duty: str = ""
-    slot: int | None = None
-    source: int | None = None
-    target: int | None = None
-    keys: tuple[str, ...] = ()
-    count: int = 0
-    hash: str = ""
-    outcome: Outcome = "done"
-    code: str = ""
-    at: str = ""
+_encode: Final = msgspec.json.Encoder().encode
 
 
 def about_many(facts: Facts, names: Sequence[str]) -> list[Facts]:
@@ -158,7 +141,7 @@ class AuditTrail:
         self._clock = clock
         self._boot = boot
         self._sequence = 0
-        self._previous = "0" * 64
+        self._previous = _ZEROS
         self._unrecorded = 0
         self._second = 0.0
         self._strangers = 0
@@ -203,39 +186,32 @@ class AuditTrail:
                 asyncio.get_running_loop().call_soon(done, False)
             return False
         self._sequence += 1
-        line = msgspec.json.encode(
-            Event(
-                time=round(self._clock.now(), 3),
-                boot=self._boot,
-                sequence=self._sequence,
-                previous=self._previous,
-                request=request,
-                client=facts.client,
-                operation=facts.operation,
-                outcome=facts.outcome,
-                code=facts.code,
-                key=facts.key,
-                address=facts.address,
-                chain_id=facts.chain_id,
-                to=facts.to,
-                value=facts.value,
-                digest=facts.digest,
-                duty=facts.duty,
-                slot=facts.slot,
-                source=facts.source,
-                target=facts.target,
-                keys=facts.keys,
-                count=facts.count,
-                hash=facts.hash,
-                at=facts.at,
-                unrecorded=self._unrecorded,
-            )
-        )
+        line = self._line(request, facts)
         self._unrecorded = 0
         self._previous = hashlib.sha256(line).hexdigest()
         self._waiting.append((line, done))
         self._more.set()
         return True
+
+    def _line(self, request: str, facts: Facts) -> bytes:
+        """
+        Return *facts* as a line of JSON, with its place in the chain before them.
+
+        That is `time` (Unix seconds, by the clock that the parent gives us), `boot`
+        (random for each boot, in which `sequence` begins again), `previous` (SHA-256 of
+        the line before, zeros for the first of a boot), `request`, and in `unrecorded`
+        how many verdicts about strangers since the last line were counted only. None
+        of them holds what JSON would have to escape.
+        """
+        head = (
+            f'{{"time":{self._clock.now():.3f},"boot":"{self._boot}",'
+            f'"sequence":{self._sequence},"previous":"{self._previous}",'
+        )
+        if request:
+            head += f'"request":"{request}",'
+        if self._unrecorded:
+            head += f'"unrecorded":{self._unrecorded},'
+        return head.encode() + _encode(facts)[1:]
 
     def record_stranger(self, request: str, facts: Facts) -> None:
         """Take in an event about a caller without a credential, within a rate."""

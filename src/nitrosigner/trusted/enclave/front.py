@@ -20,7 +20,13 @@ from typing import Final, Protocol
 
 import msgspec
 
-from nitrosigner.trusted.enclave.api.calls import Call, Internal, Surroundings, settle
+from nitrosigner.trusted.enclave.api.calls import (
+    Call,
+    Internal,
+    Later,
+    Surroundings,
+    settle,
+)
 from nitrosigner.trusted.enclave.api.routes import ROUTES
 from nitrosigner.trusted.enclave.api.routing import (
     Match,
@@ -307,31 +313,19 @@ class _Connection:
         )
         if match.route.say is not say_json:
             call.refuse = partial(match.route.say, request)
-        self._settle(call, answer, lambda: match.route.handler(call))
-
-    def _settle(
-        self,
-        call: Call,
-        answer: Answer,
-        produce: Callable[[], Response | Awaitable[Response]],
-    ) -> None:
-        """Turn what *produce* returns or raises into an answer."""
         try:
-            result = produce()
-            if not isinstance(result, Response):
-                self._settle_later(call, answer, result)
-                return
-            response = result
-        except Verdict as verdict:
-            if call.facts:
-                settle(call.facts[-1], verdict)
-            response = call.refuse(verdict)
+            result = match.route.handler(call)
         except Exception as error:  # noqa: BLE001 - the one place; see STYLE 6
-            response = self._incident(call, error)
-        self._answer_recorded(call, response, answer)
+            result = self._no(call, error)
+        if isinstance(result, Response):
+            self._answer_recorded(call, result, answer)
+        elif isinstance(result, Later):
+            result.hear(lambda outcome: self._answer_later(call, outcome, answer))
+        else:
+            self._answer_when_done(call, result, answer)
 
-    def _settle_later(
-        self, call: Call, answer: Answer, result: Awaitable[Response]
+    def _answer_when_done(
+        self, call: Call, result: Awaitable[Response], answer: Answer
     ) -> None:
         task = asyncio.ensure_future(result)
         self._front.tasks.add(task)
@@ -339,9 +333,33 @@ class _Connection:
         def done(task: asyncio.Future[Response]) -> None:
             self._front.tasks.discard(task)
             if not task.cancelled():
-                self._settle(call, answer, task.result)
+                error = task.exception()
+                # No handler raises what is no Exception, but for the end of the loop.
+                outcome = error if isinstance(error, Exception) else task.result()
+                self._answer_later(call, outcome, answer)
 
         task.add_done_callback(done)
+
+    def _answer_later(
+        self, call: Call, outcome: Response | Exception, answer: Answer
+    ) -> None:
+        """Answer from the middle of others' work, none of which is to suffer."""
+        try:
+            if not isinstance(outcome, Response):
+                outcome = self._no(call, outcome)
+            self._answer_recorded(call, outcome, answer)
+        except Exception as error:  # noqa: BLE001 - as the loop would have
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": "answering a request failed", "exception": error}
+            )
+
+    def _no(self, call: Call, error: Exception) -> Response:
+        """Turn what was raised into an answer."""
+        if not isinstance(error, Verdict):
+            return self._incident(call, error)
+        if call.facts:
+            settle(call.facts[-1], error)
+        return call.refuse(error)
 
     def _incident(self, call: Call, error: Exception) -> Response:
         """Our own fault: its kind and place go on record, its text goes nowhere."""
@@ -371,11 +389,12 @@ class _Connection:
             response.content_type,
             b"%s\r\nRequest-Id: %s" % (response.headers, call.request_id.encode()),
         )
-        signed = any(facts.outcome == "signed" for facts in call.facts)
 
         def recorded(durable: bool) -> None:
-            withheld = signed and not durable
-            answer(call.refuse(unavailable()) if withheld else response)
+            if not durable and any(facts.outcome == "signed" for facts in call.facts):
+                answer(call.refuse(unavailable()))
+            else:
+                answer(response)
             if call.finish is not None:
                 call.finish()
 

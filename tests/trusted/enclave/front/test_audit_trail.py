@@ -386,3 +386,38 @@ def test_what_finds_no_room_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> 
         log.gate.set()
 
     run(test)
+
+
+def test_a_line_is_one_json_object_with_its_place_in_the_chain() -> None:
+    every = {
+        name: {"chain_id": 1, "slot": 2, "source": 3, "target": 4, "count": 5}.get(
+            name, f'{name} "quoted"\\\n\u2028'
+        )
+        for name in Facts.__struct_fields__
+    } | {"keys": ("a", "b"), "outcome": "refused"}
+
+    async def test(trail: AuditTrail, log: Log, clock: Clock) -> None:
+        clock.time = 1234.56789
+        trail.record("boot-1", Facts(**every))
+        trail.record("", Facts(operation="boot"))
+        await settled(lambda: len(log.lines) == 2)
+        first, second = log.lines
+        assert b"\n" not in first
+        assert json.loads(first) == every | {
+            "time": 1234.568,
+            "boot": "boot",
+            "sequence": 1,
+            "previous": "0" * 64,
+            "request": "boot-1",
+            "keys": ["a", "b"],
+        }
+        assert json.loads(second) == {
+            "time": 1234.568,
+            "boot": "boot",
+            "sequence": 2,
+            "previous": hashlib.sha256(first).hexdigest(),
+            "operation": "boot",
+            "outcome": "done",
+        }
+
+    run(test)

@@ -7,7 +7,7 @@ with everything that was known when it was spoken.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -90,7 +90,7 @@ class Call(msgspec.Struct, gc=False):
 
     def begin(self, operation: Operation) -> Facts:
         """Say what is asked for. From here on the verdict is recorded."""
-        facts = Facts(operation=operation.value, client=self.client.name)
+        facts = Facts(operation=operation, client=self.client.name)
         self.facts.append(facts)
         return facts
 
@@ -104,7 +104,49 @@ class Call(msgspec.Struct, gc=False):
         return find(self, self.identifier, facts)
 
 
-Handler = Callable[[Call], Response | Awaitable[Response]]
+class Later:
+    """
+    An answer that is still being made, without a task, which would cost more.
+
+    Whoever makes it calls `tell` once; whoever waits for it calls `hear` once, or
+    awaits it.
+    """
+
+    __slots__ = ("_hears", "_outcome")
+
+    def __init__(self) -> None:
+        self._hears: Callable[[Response | Exception], None] | None = None
+        self._outcome: Response | Exception | None = None
+
+    def hear(self, hears: Callable[[Response | Exception], None]) -> None:
+        """Have *hears* called with the answer or what went wrong, now or later."""
+        self._hears = hears
+        if self._outcome is not None:
+            hears(self._outcome)
+
+    def __await__(self) -> Generator[object, None, Response]:
+        """Wait for the answer. Raises what went wrong."""
+        answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+
+        def heard(outcome: Response | Exception) -> None:
+            if answer.done():
+                return  # its caller went away
+            if isinstance(outcome, Response):
+                answer.set_result(outcome)
+            else:
+                answer.set_exception(outcome)
+
+        self.hear(heard)
+        return answer.__await__()
+
+    def tell(self, outcome: Response | Exception) -> None:
+        """Say what the answer is, or what went wrong."""
+        self._outcome = outcome
+        if self._hears is not None:
+            self._hears(outcome)
+
+
+Handler = Callable[[Call], Response | Later | Awaitable[Response]]
 
 
 def find(call: Call, identifier: str, facts: Facts) -> api.KeyDescription:

@@ -6,14 +6,13 @@ client is judged for exactly the kind of message that was read; and the key sign
 the permit that the slashing guard made, after the watermark was durable.
 """
 
-import asyncio
 from collections.abc import Awaitable, Mapping
 from functools import partial
 from typing import Final
 
 import msgspec
 
-from nitrosigner.trusted.enclave.api.calls import Call, read
+from nitrosigner.trusted.enclave.api.calls import Call, Later, read
 from nitrosigner.trusted.enclave.audit import Facts
 from nitrosigner.trusted.enclave.https.content_negotiation import wants_json
 from nitrosigner.trusted.enclave.https.http_messages import (
@@ -39,7 +38,8 @@ _OPERATIONS: Final = {
     DutyKind.EXECUTION_PAYLOAD_BID: Operation.SIGN_BUILDER_BID,
 }
 """Every other kind: `sign_duty`."""
-_SIGNING: Final = (Operation.SIGN_DUTY, *_OPERATIONS.values())
+_SIGN_DUTY: Final = Operation.SIGN_DUTY
+_SIGNING: Final = frozenset((_SIGN_DUTY, *_OPERATIONS.values()))
 _STATUS: Final = {
     Code.SLASHABLE: 412,
     Code.NOT_REGISTERED: 412,
@@ -76,8 +76,7 @@ def demand_any(call: Call) -> None:
     Raises:
         Refused: Nothing (NOT_ALLOWED).
     """
-    allowed = call.client.operations
-    if not any(operation in allowed for operation in _SIGNING):
+    if _SIGNING.isdisjoint(call.client.operations):
         call.around.policy.demand(call.client, Operation.SIGN_DUTY)
 
 
@@ -104,15 +103,13 @@ def read_duty(call: Call, body: bytes | msgspec.Raw, facts: Facts) -> Duty:
     duty = call.job.attestations.read(bytes(body))
     if duty is None:
         duty = _read_any(call, body, facts)
-    facts.duty = duty.kind.value
+    facts.duty = duty.kind
     facts.digest = duty.signing_root.hex()
-    match duty.slashable_by:
-        case Proposal(slot=slot):
-            facts.slot = slot
-        case Vote(source=source, target=target):
-            facts.source, facts.target = source, target
-        case None:
-            pass
+    judged = duty.slashable_by
+    if isinstance(judged, Vote):
+        facts.source, facts.target = judged.source, judged.target
+    elif isinstance(judged, Proposal):
+        facts.slot = judged.slot
     return duty
 
 
@@ -128,13 +125,13 @@ def _read_any(call: Call, body: bytes | msgspec.Raw, facts: Facts) -> Duty:
 
 def operation_of(duty: Duty) -> Operation:
     """Return what a client must be allowed to have *duty* signed."""
-    return _OPERATIONS.get(duty.kind, Operation.SIGN_DUTY)
+    return _OPERATIONS.get(duty.kind, _SIGN_DUTY)
 
 
-def sign(call: Call) -> Awaitable[Response]:
+def sign(call: Call) -> Later | Awaitable[Response]:
     """POST eth2/sign/{key}."""
     job = call.job
-    facts = call.begin(Operation.SIGN_DUTY)
+    facts = call.begin(_SIGN_DUTY)
     try:
         entered = job.load.enter(1)
         call.finish = partial(job.load.leave, 1)
@@ -146,7 +143,7 @@ def sign(call: Call) -> Awaitable[Response]:
             return _signed_after(look, call, facts, entered)
         job.counted.said(verdict)
         raise
-    if operation_of(duty) is not Operation.SIGN_DUTY:
+    if facts.operation is not _SIGN_DUTY:
         # It is for good, and no watermark says that the key was disabled elsewhere.
         return _signed_after(job.keys.listen(), call, facts, entered)
     return _Way(call, facts, entered).begun(key, duty)
@@ -172,66 +169,60 @@ def _judged(call: Call, facts: Facts) -> tuple[ValidatorKey, Duty]:
     facts.key = key.name
     duty = read_duty(call, call.request.body, facts)
     operation = operation_of(duty)
-    facts.operation = operation.value
+    facts.operation = operation
     policy.demand_signature(call.client, key, operation)
     call.around.audit.demand()
     return key, duty
 
 
-class _Way:
-    """
-    The rest of a duty's way, which goes through the store and a signing process.
+class _Way(Later):
+    """The rest of a duty's way, which goes through the store and a signing process."""
 
-    Without a task, which would cost more than what is done in it. Whatever goes wrong
-    becomes the answer's exception.
-    """
-
-    __slots__ = ("_answer", "_call", "_entered", "_votes", "facts")
+    __slots__ = ("_call", "_entered", "_facts", "_votes")
 
     def __init__(self, call: Call, facts: Facts, entered: float) -> None:
-        self._call, self.facts, self._entered = call, facts, entered
+        super().__init__()
+        self._call, self._facts, self._entered = call, facts, entered
 
-    def begun(self, key: ValidatorKey, duty: Duty) -> "asyncio.Future[Response]":
-        """Have *duty* permitted and signed; return who hears of it."""
+    def begun(self, key: ValidatorKey, duty: Duty) -> Later:
+        """Have *duty* permitted and signed."""
         self._votes = duty.slashable_by is not None
-        self._answer: asyncio.Future[Response] = (
-            asyncio.get_running_loop().create_future()
-        )
         guard = self._call.job.keys.guard
-        guard.permit_soon(key.public_key, key.name, duty, self.permitted)
-        return self._answer
+        guard.permit_soon(key.public_key, key.name, duty, self._permitted)
+        return self
 
-    def permitted(self, outcome: Permit | Verdict) -> None:
+    def _permitted(self, outcome: Permit | Verdict) -> None:
         """Sign, or say no."""
         if isinstance(outcome, Verdict):
             self._fail(outcome)
             return
         job = self._call.job
         try:
-            if self._votes:
-                job.counted.advanced(job.clock.monotonic())
             # The watermark has moved and nothing is signed: the same message may be
             # asked for again, and is then an exact repeat.
-            job.load.demand_in_time(self._entered)
-            job.keys.sign_soon(outcome, self.signed)
-        except Exception as error:  # noqa: BLE001 - raised again by who waits for it
+            now = job.load.demand_in_time(self._entered)
+            if self._votes:
+                job.counted.advanced(now)
+            job.keys.sign_soon(outcome, self._signed)
+        except Exception as error:  # noqa: BLE001 - whoever waits is told
             self._fail(error)
 
-    def signed(self, outcome: Signature | Verdict) -> None:
+    def _signed(self, outcome: Signature | Verdict) -> None:
         """Answer."""
         if isinstance(outcome, Verdict):
             self._fail(outcome)
             return
         try:
-            self._answer.set_result(self._response(outcome))
-        except Exception as error:  # noqa: BLE001 - raised again by who waits for it
+            response = self._response(outcome)
+        except Exception as error:  # noqa: BLE001 - whoever waits is told
             self._fail(error)
+        else:
+            self.tell(response)
 
     def _response(self, signature: Signature) -> Response:
-        job = self._call.job
-        self.facts.outcome = "signed"
-        seconds = job.load.seconds_since(self._entered)
-        job.counted.signed(self.facts.duty, seconds)
+        job, facts = self._call.job, self._facts
+        facts.outcome = "signed"
+        job.counted.signed(facts.duty, job.load.seconds_since(self._entered))
         text = f"0x{signature.hex()}"
         if wants_json(self._call.request.accept):
             return Response(200, encode_json({"signature": text}))
@@ -240,4 +231,4 @@ class _Way:
     def _fail(self, error: Exception) -> None:
         if isinstance(error, Verdict):
             self._call.job.counted.said(error)
-        self._answer.set_exception(error)
+        self.tell(error)

@@ -51,20 +51,25 @@ class DutyLoad:
         """Make room again."""
         self.in_flight -= count
 
-    def demand_in_time(self, entered: float, count: int = 1) -> None:
+    def demand_in_time(self, entered: float, count: int = 1) -> float:
         """
         Make sure that duties that came at *entered* are still worth signing.
+
+        Returns:
+            What time it is, on the monotonic clock.
 
         Raises:
             Undecided: They waited too long (OVERLOADED).
         """
-        if self._clock.monotonic() - entered > DEADLINE:
+        now = self._clock.monotonic()
+        if now - entered > DEADLINE:
             self.shed += count
             raise Undecided(
                 Code.OVERLOADED,
                 f"the duty waited longer than {DEADLINE:g} seconds",
                 "ask again; the same message is signed again without harm",
             )
+        return now
 
     def seconds_since(self, entered: float) -> float:
         """Return how long ago *entered* was."""

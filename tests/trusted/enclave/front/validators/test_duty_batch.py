@@ -229,7 +229,7 @@ def test_the_event_that_waits_for_the_end_is_a_signature_s(order: Any) -> None:
     trail = FullTrail(room=3)
     one = batch_over(trail)
     for outcome in order:
-        one.take(Facts(outcome=outcome))
+        one.take(Facts(operation="sign_duty", outcome=outcome))
     assert one.last().outcome == "signed"
     assert sorted(trail.outcomes) == ["refused", "refused", "signed"]
 
@@ -237,7 +237,7 @@ def test_the_event_that_waits_for_the_end_is_a_signature_s(order: Any) -> None:
 def test_an_event_without_room_withholds_the_whole_batch() -> None:
     one = batch_over(FullTrail(room=2))
     for _ in range(4):
-        one.take(Facts(outcome="signed"))
+        one.take(Facts(operation="sign_duty", outcome="signed"))
     with pytest.raises(Undecided) as caught:
         one.last()
     assert caught.value.code is Code.AUDIT_UNAVAILABLE

@@ -5,6 +5,9 @@ from typing import Any
 
 import pytest
 
+from nitrosigner.trusted.enclave.front import _Connection
+from nitrosigner.trusted.enclave.https.http_messages import Request
+from nitrosigner.trusted.enclave.permissions.identity import Caller
 from nitrosigner.verdicts import Code, Undecided
 
 SIGN = "/api/v1/eth2/sign/"
@@ -190,3 +193,35 @@ def test_without_validators_in_the_manifest_there_are_no_routes(
     assert status == 404
     assert front.ask("GET", "/api/v1/eth2/publicKeys")[0] == 404
     assert front.ask("GET", "/reload")[0] == 404
+
+
+def test_who_shares_a_write_does_not_suffer_from_a_fault_of_ours(
+    duty_front: Any, names: Any, attestation: Any
+) -> None:
+    """All three duties are permitted in one go; recording the first of them fails."""
+    front = duty_front.front
+    trail, answers = front.around.audit, []
+    record = trail.record
+
+    def fails_for_one(request: str, facts: Any, done: Any = None) -> Any:
+        if facts.key == names[0]:
+            raise RuntimeError
+        return record(request, facts, done)
+
+    async def ask_three_at_once() -> None:
+        trail.record = fails_for_one
+        client = Caller(front._identities, None)
+        token = f"Bearer {duty_front.tokens['duties-only']}".encode()
+        connection = _Connection(front, front.around, client, too_many=False)
+        for name in names[:3]:
+            request = Request("POST", SIGN + name, authorization=token)
+            connection.admit(request)
+            request.body = json.dumps(attestation()).encode()
+            connection.serve(request, answers.append)
+
+    duty_front.loop.run(ask_three_at_once())
+    duty_front.wait(lambda: len(answers) == 2)
+    assert [one.status for one in answers] == [200, 200]
+    assert len(duty_front.validators.signed) == 3
+    about = duty_front.loop.complaints.get(timeout=10)
+    assert about["message"] == "answering a request failed"
