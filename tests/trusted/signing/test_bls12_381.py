@@ -115,3 +115,32 @@ def test_derivation_follows_eip_2333(bls: Bls12381) -> None:
         bls.derive_child(master, 1 << 32)
     with pytest.raises(Malformed):
         bls.derive_master(SecretBytes(bytearray(31)))
+
+
+def test_a_hash_that_was_made_elsewhere_is_used_and_not_made_again() -> None:
+    here, there = Bls12381(ckzg.__file__), Bls12381(ckzg.__file__)
+    root, other = b"\x01" * 32, b"\x02" * 32
+    with SecretBytes(bytearray(31) + b"\x07") as secret:
+        there.remember(root, here.hashed(root))
+        assert there.sign(secret, root) == here.sign(secret, root)
+        # That it is believed shows that it is used.
+        there.remember(other, here.hashed(root))
+        assert there.sign(secret, other) == here.sign(secret, root)
+        there.remember(root, here.hashed(b"\x03" * 32))
+        assert there.sign(secret, root) == here.sign(secret, root)  # known already
+        assert not there._told
+
+
+@pytest.mark.parametrize("size", [0, 31, 33])
+def test_what_is_no_signing_root_is_not_hashed(size: int) -> None:
+    bls = Bls12381(ckzg.__file__)
+    with pytest.raises(Malformed):
+        bls.hashed(bytes(size))
+    with pytest.raises(Malformed):
+        bls.remember(bytes(size), bytes(288))
+
+
+@pytest.mark.parametrize("size", [0, 96, 287, 289])
+def test_what_is_no_point_is_not_remembered(size: int) -> None:
+    with pytest.raises(Malformed):
+        Bls12381(ckzg.__file__).remember(bytes(32), bytes(size))

@@ -1,43 +1,23 @@
 """
-The front: connects listener, callers, policy, keyring and audit, and runs each request.
+The front: connects listener, callers, policy, keyring and audit.
 
 What a request may cause is decided in this order: its head (route, credential, size),
-its body (shape), the policy, the key, the record. An answer that holds a signature
-leaves only after its event is durable.
+its body (shape), the policy, the key, the record.
 """
 
 import asyncio
-import itertools
 import secrets
 import socket
 import ssl
-import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from functools import partial
-from pathlib import PurePath
-from typing import Final, Protocol
+from typing import Protocol
 
-import msgspec
-
-from nitrosigner.trusted.enclave.api.calls import (
-    Call,
-    Internal,
-    Later,
-    Surroundings,
-    settle,
-)
-from nitrosigner.trusted.enclave.api.routes import ROUTES
-from nitrosigner.trusted.enclave.api.routing import (
-    Match,
-    NotThisMethod,
-    say_json,
-    unknown_route,
-)
-from nitrosigner.trusted.enclave.audit import AuditTrail, Facts, unavailable
+from nitrosigner.trusted.enclave.answering import Answering, Requests
+from nitrosigner.trusted.enclave.api.calls import Surroundings
+from nitrosigner.trusted.enclave.audit import AuditTrail, Facts
 from nitrosigner.trusted.enclave.boot import HealthSource
 from nitrosigner.trusted.enclave.https import server_certificate
-from nitrosigner.trusted.enclave.https.http_messages import Request, Response, refusal
 from nitrosigner.trusted.enclave.https.http_protocol import Times
 from nitrosigner.trusted.enclave.https.listener import Listener, OnMade
 from nitrosigner.trusted.enclave.https.server_certificate import TlsIdentity
@@ -50,13 +30,10 @@ from nitrosigner.trusted.enclave.permissions.rate import SharedRate
 from nitrosigner.trusted.enclave.ports import World
 from nitrosigner.trusted.enclave.validators.validator_job import job_of
 from nitrosigner.trusted.enclave.validators.validator_keys_port import ValidatorKeys
-from nitrosigner.verdicts import Code, Undecided, Verdict
+from nitrosigner.verdicts import Code, Undecided
 from nitrosigner.wire.addresses import HTTPS_PORT
-from nitrosigner.wire.manifest import AcceptedManifest, Client
+from nitrosigner.wire.manifest import AcceptedManifest
 from nitrosigner.wire.validator_api import Metrics
-
-Answer = Callable[[Response], None]
-_WITH_BODY: Final = ("POST", "DELETE")
 
 
 class FrontServices(Protocol):
@@ -69,11 +46,6 @@ class FrontServices(Protocol):
     async def report_metrics(self, metrics: Metrics) -> None:
         """Keep the counters for whoever watches. Raises Undecided."""
         ...
-
-
-class _Admitted(msgspec.Struct, frozen=True, gc=False):
-    match: Match
-    client: Client | None
 
 
 class Front:
@@ -89,11 +61,10 @@ class Front:
     ) -> None:
         self.around = around
         """Of new connections; a connection keeps what it began with."""
-        self.tasks: Final[set[asyncio.Future[Response]]] = set()
         self._identities = identities
         self._report = report
         self._reporting: asyncio.Task[None] | None = None
-        self._numbers = itertools.count(1)
+        self._requests = Requests(around.boot)
         self._listener = Listener(
             listening,
             self._context(),
@@ -119,17 +90,13 @@ class Front:
         # certificate of the very connection that it goes out over.
         around = self.around
 
-        def on_made(transport: asyncio.Transport, too_many: bool) -> _Connection:
+        def on_made(transport: asyncio.Transport, too_many: bool) -> Answering:
             tls_object = transport.get_extra_info("ssl_object")
             certificate = tls_object.getpeercert(binary_form=True)
             caller = Caller(self._identities, certificate)
-            return _Connection(self, around, caller, too_many)
+            return Answering(self._requests, around, caller, too_many)
 
         return on_made
-
-    def next_request_id(self) -> str:
-        """Return a name for a request: what the audit log and the answer call it."""
-        return f"{self.around.boot}-{next(self._numbers)}"
 
     @property
     def connections(self) -> int:
@@ -247,167 +214,3 @@ async def start_front(
         around.validators.reloading.also = tls.refresh
     front.start()
     return front
-
-
-class _Connection:
-    """What stands behind one connection."""
-
-    __slots__ = ("_around", "_caller", "_front", "_refused", "_too_many")
-
-    def __init__(
-        self, front: Front, around: Surroundings, caller: Caller, too_many: bool
-    ) -> None:
-        self._front = front
-        self._around = around
-        self._caller = caller
-        self._too_many = too_many
-        self._refused: tuple[Verdict, Response] | None = None
-
-    def admit(self, request: Request) -> int:
-        """Judge a head: room, route, credential. Return the most bytes of body."""
-        if self._too_many:
-            raise Undecided(
-                Code.OVERLOADED,
-                "there are too many connections",
-                "close connections that are not used; ask again",
-            )
-        match = ROUTES.match(request.method, request.path)
-        if match.route.validators and self._around.validators is None:
-            raise unknown_route()
-        try:
-            if match.route.public:
-                client = self._caller.known(request.authorization)
-            else:
-                client = self._caller.authenticate(request.authorization)
-        except Verdict as verdict:
-            self._refused = verdict, match.route.say(request, verdict)
-            raise
-        request.admitted = _Admitted(match, client)
-        if request.method not in _WITH_BODY:
-            return 0
-        return self._around.accepted.manifest.limits.max_request_bytes
-
-    def refuse(self, verdict: Verdict) -> Response:
-        """Say no to a head, or to bytes that were none."""
-        if verdict.code == Code.UNAUTHENTICATED:
-            facts = Facts(operation="authenticate")
-            settle(facts, verdict)
-            self._around.audit.record_stranger("", facts)
-        if self._refused is not None and self._refused[0] is verdict:
-            return self._refused[1]
-        if isinstance(verdict, NotThisMethod):
-            return refusal(verdict, b"\r\nAllow: " + verdict.allowed.encode())
-        return refusal(verdict)
-
-    def serve(self, request: Request, answer: Answer) -> None:
-        """Run one admitted request."""
-        admitted: _Admitted = request.admitted
-        match = admitted.match
-        call = Call(
-            self._around,
-            request,
-            admitted.client,
-            match.identifier,
-            self._front.next_request_id(),
-            [],
-        )
-        if match.route.say is not say_json:
-            call.refuse = partial(match.route.say, request)
-        try:
-            result = match.route.handler(call)
-        except Exception as error:  # noqa: BLE001 - the one place; see STYLE 6
-            result = self._no(call, error)
-        if isinstance(result, Response):
-            self._answer_recorded(call, result, answer)
-        elif isinstance(result, Later):
-            result.hear(lambda outcome: self._answer_later(call, outcome, answer))
-        else:
-            self._answer_when_done(call, result, answer)
-
-    def _answer_when_done(
-        self, call: Call, result: Awaitable[Response], answer: Answer
-    ) -> None:
-        task = asyncio.ensure_future(result)
-        self._front.tasks.add(task)
-
-        def done(task: asyncio.Future[Response]) -> None:
-            self._front.tasks.discard(task)
-            if not task.cancelled():
-                error = task.exception()
-                # No handler raises what is no Exception, but for the end of the loop.
-                outcome = error if isinstance(error, Exception) else task.result()
-                self._answer_later(call, outcome, answer)
-
-        task.add_done_callback(done)
-
-    def _answer_later(
-        self, call: Call, outcome: Response | Exception, answer: Answer
-    ) -> None:
-        """Answer from the middle of others' work, none of which is to suffer."""
-        try:
-            if not isinstance(outcome, Response):
-                outcome = self._no(call, outcome)
-            self._answer_recorded(call, outcome, answer)
-        except Exception as error:  # noqa: BLE001 - as the loop would have
-            asyncio.get_running_loop().call_exception_handler(
-                {"message": "answering a request failed", "exception": error}
-            )
-
-    def _no(self, call: Call, error: Exception) -> Response:
-        """Turn what was raised into an answer."""
-        if not isinstance(error, Verdict):
-            return self._incident(call, error)
-        if call.facts:
-            settle(call.facts[-1], error)
-        return call.refuse(error)
-
-    def _incident(self, call: Call, error: Exception) -> Response:
-        """Our own fault: its kind and place go on record, its text goes nowhere."""
-        incident = secrets.token_hex(8)
-        verdict = Internal(
-            Code.INTERNAL,
-            f"the signer failed; this is incident {incident}",
-            "nothing was signed; look for the incident in the audit log",
-        )
-        if not call.facts:
-            call.facts.append(Facts(operation="request"))
-        facts = call.facts[-1]
-        settle(facts, verdict)
-        facts.at = f"{incident} {type(error).__name__} {_place(error)}"
-        return call.refuse(verdict)
-
-    def _answer_recorded(self, call: Call, response: Response, answer: Answer) -> None:
-        """Answer when the record is durable; withhold what could not be recorded."""
-        if not call.facts:
-            answer(response)
-            if call.finish is not None:
-                call.finish()
-            return
-        response = Response(
-            response.status,
-            response.body,
-            response.content_type,
-            b"%s\r\nRequest-Id: %s" % (response.headers, call.request_id.encode()),
-        )
-
-        def recorded(durable: bool) -> None:
-            if not durable and any(facts.outcome == "signed" for facts in call.facts):
-                answer(call.refuse(unavailable()))
-            else:
-                answer(response)
-            if call.finish is not None:
-                call.finish()
-
-        audit = self._around.audit
-        for facts in call.facts[:-1]:
-            audit.record(call.request_id, facts)
-        audit.record(call.request_id, call.facts[-1], recorded)
-
-
-def _place(error: Exception) -> str:
-    """Return the file and line of ours where *error* came up."""
-    frames = traceback.extract_tb(error.__traceback__)
-    for frame in reversed(frames):
-        if "nitrosigner" in frame.filename:
-            return f"{PurePath(frame.filename).name}:{frame.lineno}"
-    return ""

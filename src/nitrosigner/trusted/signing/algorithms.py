@@ -65,4 +65,25 @@ class Algorithm(Protocol):
         ...
 
 
+class HashesFirst(Algorithm, Protocol):
+    """
+    An algorithm whose signing begins with a costly hash that knows no secret.
+
+    Who signs one message with many keys, in several places, has it hashed in one.
+    """
+
+    def hashed(self, message: bytes) -> bytes:
+        """Return the hash of *message*, made now or remembered."""
+        ...
+
+    def remember(self, message: bytes, hashed: bytes) -> None:
+        """
+        Take over what `hashed` gave for *message* elsewhere, and believe it.
+
+        Raises:
+            Malformed: It has the wrong size.
+        """
+        ...
+
+
 Algorithms = Mapping[str, Algorithm]

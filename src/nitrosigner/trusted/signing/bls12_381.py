@@ -98,6 +98,8 @@ class Bls12381:
         # Half of a signature's cost depends on the signing root alone, which is
         # public; validators that attest in one slot share it since EIP-7549.
         self._hashed = lru_cache(MAX_HASHED_ROOTS)(self._hash_to_g2)
+        self._told: dict[bytes, ctypes.Array[ctypes.c_char]] = {}
+        """On its way from `remember` into the cache."""
 
     @property
     def name(self) -> str:
@@ -148,8 +150,7 @@ class Bls12381:
         Raises:
             Malformed: *secret* or *message* has the wrong size or value.
         """
-        if len(message) != ROOT_SIZE:
-            raise Malformed(Code.MALFORMED_MESSAGE, "a signing root has 32 bytes")
+        _check_size(message)
         hashed = self._hashed(message)
         signature = ctypes.create_string_buffer(_G2)
         compressed = ctypes.create_string_buffer(SIGNATURE_SIZE)
@@ -160,6 +161,25 @@ class Bls12381:
             ctypes.memset(scalar, 0, SECRET_SIZE)
         self._blst.blst_p2_compress(compressed, signature)
         return Signature(compressed.raw)
+
+    def hashed(self, message: bytes) -> bytes:
+        """
+        Return the point H(m) of the signing root *message*, 288 bytes as blst has it.
+
+        Raises:
+            Malformed: *message* has the wrong size.
+        """
+        _check_size(message)
+        return self._hashed(message).raw
+
+    def remember(self, message: bytes, hashed: bytes) -> None:
+        """Take over H(m) from another process of ours. See `HashesFirst`."""
+        _check_size(message)
+        if len(hashed) != _G2:
+            raise Malformed(Code.MALFORMED_MESSAGE, f"a point has {_G2} bytes")
+        self._told[message] = ctypes.create_string_buffer(hashed, _G2)
+        self._hashed(message)
+        self._told.pop(message, None)  # it was known
 
     def verify(self, public_key: bytes, message: bytes, signature: bytes) -> bool:
         """
@@ -275,6 +295,9 @@ class Bls12381:
         return secret
 
     def _hash_to_g2(self, message: bytes) -> "ctypes.Array[ctypes.c_char]":
+        told = self._told.pop(message, None)
+        if told is not None:
+            return told
         point = ctypes.create_string_buffer(_G2)
         self._blst.blst_hash_to_g2(
             point, message, len(message), CIPHERSUITE, len(CIPHERSUITE), None, 0
@@ -292,6 +315,11 @@ class Bls12381:
         if not valid:
             raise Malformed(Code.MALFORMED_KEY, "this is no BLS public key")
         return point
+
+
+def _check_size(message: bytes) -> None:
+    if len(message) != ROOT_SIZE:
+        raise Malformed(Code.MALFORMED_MESSAGE, "a signing root has 32 bytes")
 
 
 # A test key of ethereum/bls12-381-tests over the all-zero message; py_ecc says the same

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import mmap
 import os
 import signal
 import socket
@@ -15,14 +16,18 @@ import msgspec
 import pytest
 
 from nitrosigner.trusted.enclave.permissions.permit import Permit
-from nitrosigner.trusted.enclave.validators import signing_process
+from nitrosigner.trusted.enclave.validators import duty_signing, signing_process
+from nitrosigner.trusted.enclave.validators.duty_signing import DutySigning
 from nitrosigner.trusted.enclave.validators.signing_process import (
+    HASH,
+    HASHED,
     HEAD,
     JOBS,
     KEY,
     Job,
     Outcome,
 )
+from nitrosigner.trusted.enclave.vault.sealed_records import Slot as SealedSlot
 from nitrosigner.trusted.enclave.vault.vault import VaultKey
 from nitrosigner.trusted.signing.bls12_381 import Bls12381
 from nitrosigner.trusted.signing.secret_bytes import SecretBytes
@@ -103,11 +108,13 @@ def test_nothing_is_signed_after_one_ended_by_itself(lab: Any, vp: Any) -> None:
 def test_a_process_holds_none_of_our_files(lab: Any, vp: Any) -> None:
     async def work(running: Any) -> None:
         for process in processes(running):
+            folder = f"/proc/{process.pid}/fd"
             try:
-                files = os.listdir(f"/proc/{process.pid}/fd")
+                os.listdir(folder)
             except PermissionError:
                 pytest.skip("its memory is guarded, and its files with it")
-            assert len(files) == 4  # three that lead nowhere, and the socket
+            # Three that lead nowhere, and the socket; the others go when it begins.
+            await until(lambda folder=folder: len(os.listdir(folder)) == 4)  # type: ignore[misc]
 
     lab.booted(vp, work)
 
@@ -130,7 +137,7 @@ def channel() -> Iterator[socket.socket]:
 
 def _serve(theirs: socket.socket) -> None:
     with theirs, contextlib.suppress(OSError):
-        signing_process.serve(theirs, BLS)
+        signing_process.serve(theirs, Bls12381(ckzg.__file__))
 
 
 class Sealed:
@@ -213,6 +220,23 @@ def test_a_fault_of_ours_signs_nothing(
     assert good.signature == sealed.signature
 
 
+def test_it_hashes_a_message_for_the_other_process(channel: socket.socket) -> None:
+    channel.sendall(HEAD.pack(HASH, len(ROOT)) + ROOT)
+    kind, size = HEAD.unpack(channel.recv(HEAD.size, socket.MSG_WAITALL))
+    assert kind == HASH
+    assert channel.recv(size, socket.MSG_WAITALL) == BLS.hashed(ROOT)
+
+
+def test_it_takes_over_what_the_other_process_hashed(channel: socket.socket) -> None:
+    sealed = Sealed()
+    sealed.entrust(channel)
+    other = b"\x06" * 32
+    told = other + BLS.hashed(ROOT)  # another root's, so that its use shows
+    channel.sendall(HEAD.pack(HASHED, len(told)) + told)
+    (outcome,) = ask(channel, replaced(sealed.job, message=other))
+    assert outcome.signature == sealed.signature
+
+
 def test_it_serves_nobody_who_sends_too_much(channel: socket.socket) -> None:
     channel.sendall(HEAD.pack(JOBS, signing_process.MAX_FRAME + 1))
     assert channel.recv(1) == b""
@@ -231,3 +255,143 @@ def test_a_verdict_of_a_process_reaches_the_caller(lab: Any, vp: Any) -> None:
         assert "backup" in caught.value.hint
 
     lab.booted(vp, work)
+
+
+# --- both of them, and how often they hash ---
+
+
+class Lookup:
+    """One key that is always ready."""
+
+    def __init__(self) -> None:
+        sealed = Sealed()
+        self.signature = sealed.signature
+        self.slot = SealedSlot(
+            name="key",
+            algorithm="bls12-381",
+            kind="vault",
+            public_key=sealed.public_key,
+            identity="key",
+            state="enabled",
+            version=1,
+            created=0,
+            purge_after=0,
+            header=sealed.job.header,
+            nonce=sealed.job.nonce,
+            ciphertext=sealed.job.ciphertext,
+            vault_key=sealed.vault_key,
+        )
+
+    def ready(self, name: str) -> SealedSlot:
+        del name
+        return self.slot
+
+
+class Counting:
+    """How often blst hashes, in every process that is forked from here."""
+
+    def __init__(self) -> None:
+        self.bls = Bls12381(ckzg.__file__)
+        self._counts = mmap.mmap(-1, 1 << 16)
+        hash_to_g2 = self.bls._blst.blst_hash_to_g2
+
+        def counting(*arguments: Any) -> None:
+            self._counts[os.getpid() % (1 << 16)] += 1
+            hash_to_g2(*arguments)
+
+        self.bls._blst.blst_hash_to_g2 = counting
+
+    @property
+    def hashes(self) -> int:
+        return sum(self._counts[:])
+
+
+def signing(test: Callable[[DutySigning, Lookup, Counting], Any]) -> None:
+    async def main() -> None:
+        lookup, counting = Lookup(), Counting()
+        processes = DutySigning(lookup, counting.bls)  # type: ignore[arg-type]
+        try:
+            async with asyncio.timeout(WAIT):
+                await test(processes, lookup, counting)
+        finally:
+            await processes.close()
+
+    asyncio.run(main())
+
+
+def test_what_many_keys_sign_is_hashed_once() -> None:
+    async def work(processes: DutySigning, lookup: Lookup, counting: Counting) -> None:
+        await asyncio.gather(*(processes.hash_once(ROOT) for _ in range(5)))
+        outcomes = await processes.sign_many([Permit("key", ROOT)] * 200)
+        assert outcomes == [lookup.signature] * 200
+        assert counting.hashes == 1
+        await processes.hash_once(ROOT)
+        assert counting.hashes == 1
+
+    signing(work)
+
+
+def test_many_messages_are_hashed_once_each_and_the_oldest_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(duty_signing, "MAX_HASHES", 4)
+    roots = [bytes([number]) * 32 for number in range(40)]
+
+    async def work(processes: DutySigning, lookup: Lookup, counting: Counting) -> None:
+        await asyncio.gather(*(processes.hash_once(root) for root in roots))
+        assert counting.hashes == 40
+        assert len(processes._hashes) == 4
+        outcomes = await processes.sign_many([Permit("key", root) for root in roots])
+        for root, outcome in zip(roots, outcomes, strict=True):
+            with SecretBytes(bytearray(31) + b"\x07") as secret:
+                assert outcome == BLS.sign(secret, root)
+
+    signing(work)
+
+
+def test_nobody_waits_for_a_hash_that_nobody_makes() -> None:
+    async def work(processes: DutySigning, lookup: Lookup, counting: Counting) -> None:
+        for process in processes._processes:
+            os.kill(process.pid, signal.SIGSTOP)
+        waiting = [asyncio.ensure_future(processes.hash_once(ROOT)) for _ in range(3)]
+        await until(lambda: any(one.owed for one in processes._processes))
+        for process in list(processes._processes):
+            os.kill(process.pid, signal.SIGKILL)
+        await asyncio.gather(*waiting)
+        assert not processes.healthy
+        await processes.hash_once(b"\x07" * 32)
+
+    signing(work)
+
+
+def test_what_waited_too_long_is_not_signed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work(processes: DutySigning, lookup: Lookup, counting: Counting) -> None:
+        monkeypatch.setattr(duty_signing, "PATIENCE", -1.0)
+        late = asyncio.ensure_future(processes.sign_many([Permit("key", ROOT)] * 3))
+        await asyncio.sleep(0)  # they are in the queue
+        monkeypatch.setattr(duty_signing, "PATIENCE", 30.0)
+        outcomes = await processes.sign_many([Permit("key", ROOT)] * 3)
+        assert outcomes == [lookup.signature] * 3
+        for outcome in await late:
+            assert isinstance(outcome, Undecided)
+            assert outcome.code is Code.OVERLOADED
+        assert processes.waiting == 0
+
+    signing(work)
+
+
+@pytest.mark.parametrize("answer", [b"", b"\x90", b"\xc1", b"\x91\x90"])
+def test_who_waits_is_told_when_a_process_answers_nonsense(answer: bytes) -> None:
+    async def work(processes: DutySigning, lookup: Lookup, counting: Counting) -> None:
+        for process in processes._processes:
+            os.kill(process.pid, signal.SIGSTOP)
+        waiting = asyncio.ensure_future(processes.sign_many([Permit("key", ROOT)] * 60))
+        await until(lambda: all(one.owed for one in processes._processes))
+        one = processes._processes[0]
+        one.answers = lambda: [(one.owed.popleft(), answer)]  # type: ignore[method-assign]
+        processes._readable(one)
+        for outcome in await waiting:
+            assert isinstance(outcome, Undecided)
+        assert not processes.healthy
+
+    signing(work)

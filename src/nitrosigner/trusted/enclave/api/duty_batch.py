@@ -6,8 +6,7 @@ in the order of the request; what is wrong with one key does not hurt the others
 whole body is read before anything is signed, so a malformed part means nothing was.
 
 Keys go through in chunks: while one is signed the next is made durable. A chunk is one
-round trip to the store; a root is hashed to the curve once by each of those who sign,
-however many keys sign it.
+round trip to the store; a root is hashed to the curve once, however many keys sign it.
 """
 
 import asyncio
@@ -166,13 +165,15 @@ async def _sign_chunk(batch: _Batch, part: _Part, chunk: list[_Wanted]) -> bytes
     call, entered = batch.call, batch.entered
     if part.duty is not None:
         async with batch.turns:
-            await _sign(call, part.duty, chunk, entered)
+            await _sign(call, part, part.duty, chunk, entered)
     for facts in _recorded(call, part, chunk, call.job.load.seconds_since(entered)):
         batch.take(facts)
     return encode_json([_result(one) for one in chunk])[1:-1]
 
 
-async def _sign(call: Call, duty: Duty, chunk: list[_Wanted], entered: float) -> None:
+async def _sign(
+    call: Call, part: _Part, duty: Duty, chunk: list[_Wanted], entered: float
+) -> None:
     judged = await _judged(call, duty, chunk)
     try:
         call.around.audit.demand()
@@ -180,7 +181,9 @@ async def _sign(call: Call, duty: Duty, chunk: list[_Wanted], entered: float) ->
             # No watermark says that another enclave disabled the key.
             await call.job.keys.listen()
         call.job.load.demand_in_time(entered, len(judged))
-        permits = await _permitted(call, duty, judged)
+        permits, _ = await asyncio.gather(
+            _permitted(call, duty, judged), _hashed(call, part)
+        )
         call.job.load.demand_in_time(entered, len(permits))
     except Verdict as verdict:
         for one, _ in judged:
@@ -251,6 +254,12 @@ async def _permitted(
     if permitted and duty.slashable_by is not None:
         job.counted.advanced(job.clock.monotonic())
     return permitted
+
+
+async def _hashed(call: Call, part: _Part) -> None:
+    """Have what many keys will sign hashed once, while their watermarks move."""
+    if part.duty is not None and len(part.wanted) > 1:
+        await call.job.keys.hash_once(part.duty.signing_root)
 
 
 def _result(one: _Wanted) -> BatchResult:

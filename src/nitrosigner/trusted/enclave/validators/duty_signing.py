@@ -10,24 +10,25 @@ thread's would have been: nothing more is signed, and the enclave is started aga
 """
 
 import asyncio
-import contextlib
-import os
-import signal
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Final
-
-import msgspec
 
 from nitrosigner.trusted.enclave.keys.key_lookup import KeyLookup
 from nitrosigner.trusted.enclave.outcomes import Outcomes, answering
 from nitrosigner.trusted.enclave.permissions.permit import Permit
 from nitrosigner.trusted.enclave.validators import signing_process
-from nitrosigner.trusted.enclave.validators.signing_process import HEAD, JOBS, KEY, Job
+from nitrosigner.trusted.enclave.validators.process_channel import (
+    Hashing,
+    Outcome,
+    ProcessChannel,
+    Then,
+    Wanted,
+)
 from nitrosigner.trusted.enclave.vault.sealed_records import Slot
-from nitrosigner.trusted.enclave.vault.vault import VaultKey, untrusted
-from nitrosigner.trusted.signing.algorithms import Algorithm, Signature
+from nitrosigner.trusted.enclave.vault.vault import untrusted
+from nitrosigner.trusted.signing.algorithms import HashesFirst, Signature
 from nitrosigner.verdicts import Code, Refused, Undecided, Verdict
 
 PROCESSES: Final = 2
@@ -42,125 +43,41 @@ PART: Final = 16
 MAX_PART: Final = 64
 """Where many wait. The program is woken for each part: with 16 a large batch took 5 %
 longer."""
+PATIENCE: Final = 2.0
+"""Seconds that a signature may wait for its turn. Only batches beside batches make it
+wait at all; by then a vote is late, and it is safe to ask again."""
+MAX_HASHES: Final = 512
+"""Messages whose hash is known in here. A process knows more."""
 _SHARES: Final = 2
 """Into which what waits is cut, so that the processes end together."""
 _SHARES_OF_MANY: Final = 4
-_READ: Final = 64 * 1024
-
-Outcome = Signature | Verdict
-Then = Callable[[Outcome], None]
-"""Hears the outcome of one permit, once, on the loop's thread. Must not raise."""
-
-
-class _Wanted(msgspec.Struct, frozen=True, gc=False):
-    slot: Slot
-    message: bytes
-    then: Then
-
-
-class _Process:
-    """One signing process, and what it owes us."""
-
-    def __init__(self, algorithm: Algorithm) -> None:
-        self.pid, self.channel = signing_process.start(algorithm)
-        self.channel.setblocking(False)
-        self.owed: deque[list[_Wanted]] = deque()
-        self._vault_keys: set[bytes] = set()
-        self._read = bytearray()
-
-    def send(self, part: list[_Wanted], checked: dict[str, Slot]) -> None:
-        """
-        Have *part* signed.
-
-        Raises:
-            OSError: The process has ended.
-        """
-        for one in part:
-            self._entrust(one.slot.vault_key)
-        jobs = signing_process.encode(
-            [
-                Job(
-                    slot.vault_key.identifier,
-                    slot.nonce,
-                    slot.ciphertext,
-                    slot.header,
-                    slot.public_key,
-                    checked.get(slot.name) is not slot,
-                    one.message,
-                )
-                for one in part
-                for slot in (one.slot,)
-            ]
-        )
-        self._write(HEAD.pack(JOBS, len(jobs)) + jobs)
-        self.owed.append(part)
-
-    def _entrust(self, key: VaultKey) -> None:
-        if key.identifier not in self._vault_keys:
-            self._write(HEAD.pack(KEY, len(key.secret)))
-            self._write(key.secret.buffer)
-            self._vault_keys.add(key.identifier)
-
-    def _write(self, data: bytes | bytearray) -> None:
-        # Few and small parts are under way, so there is room unless nobody reads.
-        if self.channel.send(data) != len(data):
-            msg = "a signing process does not read"
-            raise OSError(msg)
-
-    def answers(self) -> list[tuple[_Wanted, signing_process.Outcome]]:
-        """
-        Return what has been done, after the socket became readable.
-
-        Raises:
-            OSError: The process has ended, or says what cannot be.
-        """
-        data = self.channel.recv(_READ)
-        if not data:
-            msg = "a signing process has ended"
-            raise OSError(msg)
-        self._read += data
-        done: list[tuple[_Wanted, signing_process.Outcome]] = []
-        while len(self._read) >= HEAD.size:
-            _, size = HEAD.unpack_from(self._read)
-            end = HEAD.size + size
-            if len(self._read) < end:
-                break
-            outcomes = signing_process.outcomes_decoder.decode(
-                bytes(self._read[HEAD.size : end])
-            )
-            del self._read[:end]
-            done += zip(self.owed.popleft(), outcomes, strict=True)
-        return done
-
-    def end(self) -> None:
-        """Be sure that it is gone."""
-        self.channel.close()
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(self.pid, 0)
 
 
 class DutySigning:
     """Signs permits of validators' keys."""
 
-    def __init__(self, lookup: KeyLookup, algorithm: Algorithm) -> None:
+    def __init__(self, lookup: KeyLookup, algorithm: HashesFirst) -> None:
         """Fork the processes. They end with `close`, or with us."""
         self._lookup = lookup
         self._loop = asyncio.get_running_loop()
-        self._queue: deque[_Wanted] = deque()
+        self._queue: deque[Wanted] = deque()
         self._sending = False
         self._under_way: Counter[str] = Counter()
         self._ends: dict[str, asyncio.Future[None]] = {}
         """Who waits for the last signature of a key."""
         self._checked: dict[str, Slot] = {}
+        self._hashes: dict[bytes, bytes] = {}
+        """By message: what one process gave and the others are told."""
+        self._hashing: dict[bytes, asyncio.Future[None]] = {}
+        """What is being hashed, and who waits for it."""
+        self._to_hash: deque[Hashing] = deque()
         self.waiting = 0
         """Signatures under way or queued."""
         self.signatures = 0
         """Since boot."""
         self.healthy = True
         """Whether every process is there. False: nothing is signed any more."""
-        self._processes = [_Process(algorithm) for _ in range(PROCESSES)]
+        self._processes = [ProcessChannel(algorithm) for _ in range(PROCESSES)]
         for process in self._processes:
             self._loop.add_reader(process.channel, self._readable, process)
 
@@ -171,7 +88,8 @@ class DutySigning:
         except Verdict as verdict:
             then(verdict)
         else:
-            self._submit(_Wanted(slot, permit.message, then))
+            late = self._loop.time() + PATIENCE
+            self._submit(Wanted(slot, permit.message, then, late))
 
     async def sign(self, permit: Permit) -> Signature:
         """Sign. See `ValidatorKeys.sign`."""
@@ -185,6 +103,21 @@ class DutySigning:
         for position, permit in enumerate(permits):
             self.sign_soon(permit, partial(many.put, position))
         return await many.every()
+
+    async def hash_once(self, message: bytes) -> None:
+        """
+        Have *message* hashed in one process, for all of them, before many keys sign it.
+
+        A fault is for those who sign to find.
+        """
+        if message in self._hashes or not self.healthy:
+            return
+        made = self._hashing.get(message)
+        if made is None:
+            made = self._hashing[message] = self._loop.create_future()
+            self._to_hash.append(Hashing(message, made))
+            self._send_soon()
+        await asyncio.shield(made)
 
     def busy(self) -> bool:
         """Return whether there is work for a while, whatever is written now."""
@@ -216,11 +149,14 @@ class DutySigning:
             )
         return slot
 
-    def _submit(self, one: _Wanted) -> None:
+    def _submit(self, one: Wanted) -> None:
         self.waiting += 1
         name = one.slot.name
         self._under_way[name] = self._under_way.get(name, 0) + 1
         self._queue.append(one)
+        self._send_soon()
+
+    def _send_soon(self) -> None:
         if not self._sending:
             # At this turn's end, so that what comes together is sent together.
             self._sending = True
@@ -229,34 +165,77 @@ class DutySigning:
     def _send(self) -> None:
         """Give the processes what they have room for: the idler one first."""
         self._sending = False
-        queue = self._queue
-        while queue:
+        queue, to_hash = self._queue, self._to_hash
+        while (queue or to_hash) and self.healthy:
             process = min(self._processes, key=lambda one: len(one.owed))
             if len(process.owed) >= AHEAD:
                 return
-            many = min(MAX_PART, len(queue) // _SHARES_OF_MANY)
-            size = max(1, min(len(queue) // _SHARES, max(PART, many)))
-            part = [queue.popleft() for _ in range(size)]
             try:
-                process.send(part, self._checked)
+                if to_hash:
+                    process.hash(to_hash.popleft())
+                else:
+                    self._send_part(process)
+            except OSError:
+                self._fail()
+
+    def _send_part(self, process: ProcessChannel) -> None:
+        queue = self._queue
+        many = min(MAX_PART, len(queue) // _SHARES_OF_MANY)
+        size = max(1, min(len(queue) // _SHARES, max(PART, many)))
+        part = [queue.popleft() for _ in range(size)]
+        if part[0].late < self._loop.time():
+            part = self._in_time(part)
+        if part:
+            try:
+                process.send(part, self._checked, self._hashes)
             except OSError:
                 queue.extendleft(reversed(part))
-                self._fail()
-                return
+                raise
 
-    def _readable(self, process: _Process) -> None:
+    def _in_time(self, part: list[Wanted]) -> list[Wanted]:
+        """Turn those away that waited too long; return the others."""
+        now = self._loop.time()
+        for one in part:
+            if one.late < now:
+                self._tell(one, _too_late())
+        return [one for one in part if one.late >= now]
+
+    def _readable(self, process: ProcessChannel) -> None:
         try:
             done = process.answers()
+            outcomes = [
+                (owed, signing_process.outcomes(answer, len(owed)))
+                for owed, answer in done
+                if not isinstance(owed, Hashing)
+            ]
         except BlockingIOError:
             return
-        except (OSError, ValueError, IndexError):
+        except (OSError, IndexError):
             self._fail()
             return
+        except ValueError:
+            process.owed.extend(owed for owed, _ in done)
+            self._fail()
+            return
+        for owed, answer in done:
+            if isinstance(owed, Hashing):
+                self._hashed(owed, answer)
         self._send()
-        for one, outcome in done:
-            self._settle(one, outcome)
+        for owed, answers in outcomes:
+            for one, outcome in zip(owed, answers, strict=True):
+                self._settle(one, outcome)
 
-    def _settle(self, one: _Wanted, outcome: signing_process.Outcome) -> None:
+    def _hashed(self, hashing: Hashing, answer: bytes) -> None:
+        if len(self._hashes) >= MAX_HASHES:
+            oldest = next(iter(self._hashes))
+            del self._hashes[oldest]
+            for process in self._processes:
+                process.forget(oldest)
+        self._hashes[hashing.message] = answer
+        del self._hashing[hashing.message]
+        hashing.made.set_result(None)
+
+    def _settle(self, one: Wanted, outcome: signing_process.Outcome) -> None:
         if outcome.signature:
             self._checked[one.slot.name] = one.slot
             self.signatures += 1
@@ -269,7 +248,7 @@ class DutySigning:
                 one, Undecided(Code.INTERNAL, "the signer failed; nothing signed")
             )
 
-    def _tell(self, one: _Wanted, outcome: Outcome) -> None:
+    def _tell(self, one: Wanted, outcome: Outcome) -> None:
         self.waiting -= 1
         name = one.slot.name
         left = self._under_way[name] - 1
@@ -290,8 +269,18 @@ class DutySigning:
 
     def _fail(self) -> None:
         """Sign nothing any more; tell everybody who waits."""
-        owed = [one for each in self._processes for part in each.owed for one in part]
+        owed = [
+            one
+            for each in self._processes
+            for part in each.owed
+            if not isinstance(part, Hashing)
+            for one in part
+        ]
         self._end_processes()
+        for made in self._hashing.values():
+            made.set_result(None)
+        self._hashing.clear()
+        self._to_hash.clear()
         owed += self._queue
         self._queue.clear()
         for one in owed:
@@ -303,4 +292,12 @@ def _ended() -> Undecided:
         Code.INTERNAL,
         "a signing process has ended; nothing is signed any more",
         "start the enclave again; if this repeats, look at its memory and its console",
+    )
+
+
+def _too_late() -> Undecided:
+    return Undecided(
+        Code.OVERLOADED,
+        f"the signature waited longer than {PATIENCE:g} seconds for a processor",
+        "ask again; the same message is signed again without harm",
     )

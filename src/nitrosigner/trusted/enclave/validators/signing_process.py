@@ -25,7 +25,7 @@ import msgspec
 
 from nitrosigner.trusted.enclave.memory import guard_memory
 from nitrosigner.trusted.enclave.vault.vault import KEY_SIZE, VaultKey, untrusted
-from nitrosigner.trusted.signing.algorithms import Algorithm
+from nitrosigner.trusted.signing.algorithms import Algorithm, HashesFirst
 from nitrosigner.trusted.signing.secret_bytes import SecretBytes
 from nitrosigner.verdicts import Malformed, Refused
 
@@ -35,6 +35,10 @@ KEY: Final = b"K"
 """A vault key, 32 bytes: as bytes on a socket, so that it is never an object here."""
 JOBS: Final = b"J"
 """Jobs in MessagePack, as are their outcomes, which follow in the same order."""
+HASH: Final = b"H"
+"""A message that many keys will sign. The answer is its hash, for the other process."""
+HASHED: Final = b"P"
+"""A message and its hash, as another process gave it."""
 MAX_FRAME: Final = 1 << 20
 _FIRST_FILE: Final = 3
 _MANY_FILES: Final = 1 << 16
@@ -67,7 +71,16 @@ jobs_decoder: Final = msgspec.msgpack.Decoder(list[Job])
 outcomes_decoder: Final = msgspec.msgpack.Decoder(list[Outcome])
 
 
-def start(algorithm: Algorithm) -> tuple[int, socket.socket]:
+def outcomes(answer: bytes, count: int) -> list[Outcome]:
+    """Return what became of *count* jobs. Raises ValueError if it isn't said."""
+    found = outcomes_decoder.decode(answer)
+    if len(found) != count:
+        msg = "a signing process answered something else"
+        raise ValueError(msg)
+    return found
+
+
+def start(algorithm: HashesFirst) -> tuple[int, socket.socket]:
     """Fork one; return its pid and the end of its socket that we keep."""
     ours, theirs = socket.socketpair()
     with warnings.catch_warnings():
@@ -81,7 +94,7 @@ def start(algorithm: Algorithm) -> tuple[int, socket.socket]:
     return pid, ours
 
 
-def _become(channel: socket.socket, algorithm: Algorithm) -> NoReturn:
+def _become(channel: socket.socket, algorithm: HashesFirst) -> NoReturn:
     status = 1
     try:
         gc.disable()  # what we inherited is not ours to collect
@@ -106,7 +119,7 @@ def _keep_only(descriptor: int) -> None:
     os.closerange(descriptor + 1, _MANY_FILES)
 
 
-def serve(channel: socket.socket, algorithm: Algorithm) -> None:
+def serve(channel: socket.socket, algorithm: HashesFirst) -> None:
     """Do what comes on *channel* until it ends."""
     vault_keys: dict[bytes, VaultKey] = {}
     head = bytearray(HEAD.size)
@@ -123,8 +136,15 @@ def serve(channel: socket.socket, algorithm: Algorithm) -> None:
         body = bytearray(size)
         if not _filled(channel, body):
             return
-        done = encode(_outcomes(jobs_decoder.decode(body), vault_keys, algorithm))
-        channel.sendall(HEAD.pack(JOBS, len(done)) + done)
+        if kind == HASHED:
+            size = algorithm.message_size
+            algorithm.remember(bytes(body[:size]), bytes(body[size:]))
+            continue
+        if kind == HASH:
+            done = algorithm.hashed(bytes(body))
+        else:
+            done = encode(_outcomes(jobs_decoder.decode(body), vault_keys, algorithm))
+        channel.sendall(HEAD.pack(kind, len(done)) + done)
 
 
 def _filled(channel: socket.socket, buffer: bytearray) -> bool:

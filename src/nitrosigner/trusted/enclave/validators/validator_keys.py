@@ -17,6 +17,7 @@ from nitrosigner.trusted.enclave.keys.key_parts import KeyParts
 from nitrosigner.trusted.enclave.permissions.permit import Permit
 from nitrosigner.trusted.enclave.validators import duty_signing, validator_making
 from nitrosigner.trusted.enclave.validators.keystore_opening import KeystoreOpening
+from nitrosigner.trusted.enclave.validators.process_channel import Outcome, Then
 from nitrosigner.trusted.enclave.validators.reference_items import opened_item
 from nitrosigner.trusted.enclave.validators.seed_keys import SeedKeys
 from nitrosigner.trusted.enclave.validators.slashing_guard import SlashingGuard
@@ -65,8 +66,7 @@ class Validators:
         """
         Start the processes that sign; `close` ends them.
 
-        *guard* knows the watermarks of the loaded keys but for the *unprotected* ones;
-        *bls* has given its known answers.
+        *guard* knows all keys but the *unprotected*; *bls* gave its known answers.
         """
         self.network: Final = network
         self.guard: Final = guard
@@ -80,7 +80,7 @@ class Validators:
         self._states = ValidatorStates(
             parts, self._lookup, guard, self._signing, unprotected
         )
-        guard.gather_while(self._signing.busy)
+        guard.gather_while(self.busy)
         self.records: Final = ValidatorRecords(parts, guard, self._states)
         self._messages = ValidatorMessages(network, guard, self._signing)
         self._making = validator_making.ValidatorMaking(parts, guard, bls)
@@ -131,7 +131,7 @@ class Validators:
         return slot
 
     def describe(self, identifier: str) -> api.KeyDescription:
-        """Return what may be shown of a key."""
+        """See the port."""
         return self.find(identifier).describe()
 
     def page(self, after: str, limit: int) -> api.KeyPage:
@@ -149,15 +149,19 @@ class Validators:
     # --- signing ---
 
     async def sign(self, permit: Permit) -> Signature:
-        """Sign in a process of its own. See the port."""
+        """See the port."""
         return await self._signing.sign(permit)
 
-    def sign_soon(self, permit: Permit, then: duty_signing.Then) -> None:
+    def sign_soon(self, permit: Permit, then: Then) -> None:
         """Sign as `sign` does, and tell *then*."""
         self._signing.sign_soon(permit, then)
 
-    async def sign_many(self, permits: Sequence[Permit]) -> list[duty_signing.Outcome]:
-        """Return for each permit its signature or why not."""
+    async def hash_once(self, message: bytes) -> None:
+        """Hash in one place. See the port."""
+        await self._signing.hash_once(message)
+
+    async def sign_many(self, permits: Sequence[Permit]) -> list[Outcome]:
+        """See the port."""
         return await self._signing.sign_many(permits)
 
     async def deposit_data(
@@ -380,15 +384,13 @@ class Validators:
 
     async def history(self, public_keys: Sequence[bytes]) -> History:
         """Read from the store how far these have come."""
-        lost = list(await self.guard.load(public_keys))
-        reached: dict[bytes, Watermark] = {}
-        for public_key in public_keys:
-            watermark = self.guard.watermark(public_key)
-            if watermark is not None:
-                reached[public_key] = watermark
-        for public_key in lost:
-            reached.pop(public_key, None)
-        return History(reached, lost)
+        lost = await self.guard.load(public_keys)
+        reached = {
+            key: watermark
+            for key in public_keys
+            if key not in lost and (watermark := self.guard.watermark(key))
+        }
+        return History(reached, list(lost))
 
     async def import_history(self, history: Mapping[bytes, Watermark]) -> int:
         """Register these validators, or move them forward. See the port."""

@@ -239,6 +239,10 @@ class ValidatorKeys(Protocol):
         """As `sign`; *then* hears the outcome once, and must not raise."""
         ...
 
+    async def hash_once(self, message: bytes) -> None:
+        """Hash *message* in one place, before many keys sign it. It is public."""
+        ...
+
     async def sign_many(self, permits: Sequence[Permit]) -> list[Signature | Verdict]:
         """Return for each permit its signature or why not."""
         ...

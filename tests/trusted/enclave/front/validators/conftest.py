@@ -192,6 +192,7 @@ class FakeValidators:
             for number in range(KEYS)
         }
         self.signed: list[Permit] = []
+        self.hashed: list[bytes] = []
         self.asked: list[tuple[Any, ...]] = []
         self.untrusted: set[str] = set()
         self.failure: BaseException | None = None
@@ -289,6 +290,10 @@ class FakeValidators:
         except Verdict as verdict:
             outcome = verdict
         asyncio.get_running_loop().call_soon(then, outcome)
+
+    async def hash_once(self, message: bytes) -> None:
+        self.hashed.append(message)
+        await asyncio.sleep(0)
 
     async def sign_many(self, permits: Sequence[Permit]) -> list[Signature | Verdict]:
         await asyncio.sleep(0)

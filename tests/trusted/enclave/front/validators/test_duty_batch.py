@@ -42,6 +42,17 @@ def test_a_batch_is_one_round_trip_to_the_store(
     assert duty_front.validators.store.round_trips == before + 1
 
 
+def test_what_many_keys_sign_is_hashed_once_and_what_one_signs_by_who_signs_it(
+    duty_front: Any, names: Any, attestation: Any
+) -> None:
+    validators = duty_front.validators
+    batch(duty_front, names[:4], attestation())
+    assert set(validators.hashed) == {validators.signed[0].message}
+    validators.hashed.clear()
+    batch(duty_front, names[:1], attestation(2, 3))
+    assert validators.hashed == []
+
+
 def test_what_is_wrong_with_one_key_does_not_hurt_the_others(
     duty_front: Any, names: Any, attestation: Any
 ) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from nitrosigner.trusted.enclave.front import _Connection
+from nitrosigner.trusted.enclave.answering import Answering
 from nitrosigner.trusted.enclave.https.http_messages import Request
 from nitrosigner.trusted.enclave.permissions.identity import Caller
 from nitrosigner.verdicts import Code, Undecided
@@ -212,7 +212,7 @@ def test_who_shares_a_write_does_not_suffer_from_a_fault_of_ours(
         trail.record = fails_for_one
         client = Caller(front._identities, None)
         token = f"Bearer {duty_front.tokens['duties-only']}".encode()
-        connection = _Connection(front, front.around, client, too_many=False)
+        connection = Answering(front._requests, front.around, client, too_many=False)
         for name in names[:3]:
             request = Request("POST", SIGN + name, authorization=token)
             connection.admit(request)
