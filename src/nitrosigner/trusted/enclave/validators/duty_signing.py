@@ -10,7 +10,7 @@ thread's would have been: nothing more is signed, and the enclave is started aga
 """
 
 import asyncio
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Sequence
 from functools import partial
 from typing import Final
@@ -62,7 +62,7 @@ class DutySigning:
         self._loop = asyncio.get_running_loop()
         self._queue: deque[Wanted] = deque()
         self._sending = False
-        self._under_way: Counter[str] = Counter()
+        self._under_way: dict[str, int] = {}
         self._ends: dict[str, asyncio.Future[None]] = {}
         """Who waits for the last signature of a key."""
         self._checked: dict[str, Slot] = {}

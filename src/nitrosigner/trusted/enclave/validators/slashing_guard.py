@@ -327,28 +327,21 @@ class SlashingGuard:
     async def _write(
         self, staged: dict[bytes, Watermark], permitted: dict[bytes, list[_Waiting]]
     ) -> None:
-        moved = [
-            key for key in permitted if staged[key] != self._book.known[key].watermark
-        ]
-        changes = [
-            self._book.change(key, self._book.known[key].version, staged[key])
-            for key in moved
-        ]
-        outcomes = await self._book.advance(changes)
-        lost_race = {
-            key for key, written in zip(moved, outcomes, strict=True) if not written
-        }
-        for key in moved:
-            if key in lost_race:
-                self._book.known.pop(key)
+        known = self._book.known
+        moved = [key for key in permitted if staged[key] != known[key].watermark]
+        outcomes = await self._book.advance(
+            [self._book.change(key, known[key].version, staged[key]) for key in moved]
+        )
+        for key, written in zip(moved, outcomes, strict=True):
+            if written:
+                self._book.remember(key, known[key].version + 1, staged[key])
             else:
-                self._book.remember(key, self._book.known[key].version + 1, staged[key])
-        for key, ones in permitted.items():
-            for one in ones:
-                if key in lost_race:
+                del known[key]  # somebody else was faster
+                for one in permitted.pop(key):
                     self._judge_again(one)
-                else:
-                    one.tell(one.permit())
+        for ones in permitted.values():
+            for one in ones:
+                one.tell(one.permit())
 
     def _judge(self, reached: Watermark, wanted: Proposal | Vote) -> Watermark:
         if isinstance(wanted, Proposal):

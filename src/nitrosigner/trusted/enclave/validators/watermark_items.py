@@ -59,7 +59,7 @@ class ItemSeal:
 
     def __init__(self, key: bytes) -> None:
         """Use *key*, 32 bytes that never leave the enclave in the clear."""
-        self._key = key
+        self._begun = hmac.new(key, _LABEL, "sha256")
 
     def close(self, item: Item) -> bytes:
         """Return *item* as it is stored."""
@@ -91,4 +91,6 @@ class ItemSeal:
             return None
 
     def _mac(self, body: bytes) -> bytes:
-        return hmac.digest(self._key, _LABEL + body, "sha256")
+        mac = self._begun.copy()
+        mac.update(body)
+        return mac.digest()
