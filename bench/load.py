@@ -207,6 +207,7 @@ async def _drive(
     connections: int,
     seconds: float,
     rate: float,
+    around: Callable[[], None],
 ) -> Load:
     loop = asyncio.get_running_loop()
     run = _OpenLoop(requests, rate) if rate else _Saturating(requests)
@@ -219,10 +220,12 @@ async def _drive(
             server_hostname="localhost",
         )
         run.connections.append(protocol)
+    around()
     begun, cpu = time.perf_counter(), _cpu()
     run.begin(begun + seconds)
     await run.end(seconds + PATIENCE)
     took, cpu = time.perf_counter() - begun, _cpu() - cpu
+    around()
     for one in run.connections:
         one.close()
     failures: Counter[str] = Counter()
@@ -254,8 +257,14 @@ def drive(
     connections: int = 16,
     seconds: float = 5.0,
     rate: float = 0.0,
+    around: Callable[[], None] = lambda: None,
 ) -> Load:
-    """Send *requests* round and round: *rate* a second, or as fast as answers come."""
+    """
+    Send *requests* round and round: *rate* a second, or as fast as answers come.
+
+    Calls *around* when all connections stand, before the first request, and after the
+    last answer: handshakes are no part of what is measured.
+    """
     context = ssl.create_default_context(cafile=str(ca))
     return asyncio.run(
         _drive(
@@ -265,6 +274,7 @@ def drive(
             connections=connections,
             seconds=seconds,
             rate=rate,
+            around=around,
         )
     )
 

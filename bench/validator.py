@@ -1,7 +1,7 @@
 """
 The validator job through its HTTPS port, beside bare blst on the same cores.
 
-    python bench/validator.py [--seconds 5] [--keys 20000] [--json]
+    python bench/validator.py [--seconds 3] [--keys 20000] [--json]
 
 Every signature has its watermark on disk before it exists. The load generator shares
 the machine, so the figure that carries over is efficiency: signatures for each second
@@ -10,10 +10,14 @@ signatures for each second of processor time, measured in the same run.
 
 Which bare blst? Under load both cores are at work, so the ratios that are judged take
 the rate of bare blst on *both* cores at once (`bare_blst`), measured before, between
-and after the loads; the median counts. The ratio to one bare process on an idle machine
-stands beside it, and is not judged. The batch is judged by elapsed time, beside twice
-the bare rate of a core: that is what two cores nobody else uses would give, so a busy
-machine makes our figure worse and never better.
+and after the loads; the median counts, of it and of each kind of load. The ratio to one
+bare process on an idle machine stands beside it, and is not judged. The batch is judged
+by elapsed time, beside twice the bare rate of a core: that is what two cores nobody
+else uses would give, so a busy machine makes our figure worse and never better.
+
+How many requests are under way decides how much of the work is done for several at
+once, so it is said: what is judged has as many as a slot brings to a signer of some
+8,000 keys, and fewer are shown beside it. Connections stand before the clock starts.
 
 A key's first signature after a boot derives its public key first (decision 0016). It is
 not part of the rates; the batch shows its first time and the later ones apart, and the
@@ -28,6 +32,7 @@ import statistics
 import tempfile
 import time
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +52,12 @@ from stack import (
 from nitrosigner.client.signer_client import SignerClient
 from nitrosigner.trusted.signing.beacon_networks import PUBLIC_NETWORKS
 
-CONNECTIONS = 64
+CONNECTIONS = 256
+"""Of 8,000 keys 250 attest in each slot, and validator clients ask for all at once:
+each request under way has a connection."""
+FEWER = (16, 64)
+ROUNDS = 3
+"""Windows of each judged kind of load, in turns."""
 MIN_DISTINCT = 0.65
 MIN_SAME = 0.45
 MIN_SAME_RATE = 2500.0
@@ -197,28 +207,59 @@ class Saturated:
 
 
 def saturated(
-    signer: Signer, keys: list[str], seconds: float, *, same: bool
+    signer: Signer,
+    keys: list[str],
+    seconds: float,
+    *,
+    same: bool,
+    connections: int = CONNECTIONS,
 ) -> Saturated:
-    rounds = max(1, int(seconds * 6000 / len(keys)) + 1)
+    rounds = max(1, int(seconds * 7000 / len(keys)) + 1)
     requests = signer.requests(keys, rounds, same=same)
-    before = signer.cpu()
+    used: list[Cpu] = []
     shown = load.drive(
-        signer.port, signer.ca, requests, connections=CONNECTIONS, seconds=seconds
+        signer.port,
+        signer.ca,
+        requests,
+        connections=connections,
+        seconds=seconds,
+        around=lambda: used.append(signer.cpu()),
     )
-    return Saturated(shown, signer.cpu() - before)
+    return Saturated(shown, used[1] - used[0])
+
+
+def middle(windows: list[Saturated]) -> Saturated:
+    """Return the window whose efficiency is the median."""
+    return sorted(windows, key=lambda one: one.signed / one.cpu.both)[len(windows) // 2]
+
+
+def with_fewer(
+    signer: Signer, keys: list[str], seconds: float, bare: Callable[[], None]
+) -> dict[int, tuple[Saturated, Saturated]]:
+    """Load with fewer requests under way; return distinct roots, and one root."""
+    found = {}
+    for connections in FEWER:
+        found[connections] = (
+            saturated(signer, keys, seconds, same=False, connections=connections),
+            saturated(signer, keys, seconds, same=True, connections=connections),
+        )
+        bare()
+    return found
 
 
 def half_rate(signer: Signer, keys: list[str], rate: float) -> dict[str, Any]:
     """Measure single attestations that come by chance, half as many as can be."""
     rounds = max(1, int(HALF_RATE_SECONDS * rate / len(keys)) + 1)
-    before = signer.cpu()
+    requests = signer.requests(keys, rounds, same=False)
+    used: list[Cpu] = []
     shown = load.drive(
         signer.port,
         signer.ca,
-        signer.requests(keys, rounds, same=False),
+        requests,
         connections=CONNECTIONS,
         seconds=HALF_RATE_SECONDS,
         rate=rate / 2,
+        around=lambda: used.append(signer.cpu()),
     )
     signed = shown.requests - shown.failed
     return {
@@ -229,7 +270,7 @@ def half_rate(signer: Signer, keys: list[str], rate: float) -> dict[str, Any]:
         "p50_ms": shown.p50,
         "p99_ms": shown.p99,
         "slowest_ms": shown.slowest,
-        **(signer.cpu() - before).shares(signed, shown.own_cpu_seconds),
+        **(used[1] - used[0]).shares(signed, shown.own_cpu_seconds),
     }
 
 
@@ -315,10 +356,18 @@ def measure(seconds: float, count: int, data: Path) -> dict[str, Any]:
         signer.create(1000)
         some = signer.keys()[:1000]
         batch(signer, some)
-        distinct = saturated(signer, some, seconds, same=False)
-        bare()
-        same = saturated(signer, some, seconds, same=True)
-        bare()
+        windows: list[tuple[Saturated, Saturated]] = []
+        for _ in range(ROUNDS):
+            windows.append(
+                (
+                    saturated(signer, some, seconds, same=False),
+                    saturated(signer, some, seconds, same=True),
+                )
+            )
+            bare()
+        fewer = with_fewer(signer, some, seconds, bare)
+        distinct = middle([one for one, _ in windows])
+        same = middle([one for _, one in windows])
         calm = half_rate(signer, some, distinct.rate)
         signer.create(min(count, BATCH_KEYS))
         many = signer.keys()[:BATCH_KEYS]
@@ -331,6 +380,21 @@ def measure(seconds: float, count: int, data: Path) -> dict[str, Any]:
         "bare_blst": bare_blst.shown(reference),
         "distinct_roots": distinct.figures(reference.new_roots),
         "same_root": same.figures(reference.same_root),
+        "every_window": {
+            "distinct_roots": [
+                one.figures(reference.new_roots)["efficiency"] for one, _ in windows
+            ],
+            "same_root": [
+                one.figures(reference.same_root)["efficiency"] for _, one in windows
+            ],
+        },
+        "with_fewer_requests_under_way": {
+            str(connections): {
+                "distinct_roots": one.figures(reference.new_roots),
+                "same_root": other.figures(reference.same_root),
+            }
+            for connections, (one, other) in fewer.items()
+        },
         "half_rate": calm,
         "batch": batched(first, later, reference.same_root),
         "keys_created_per_second": created,
@@ -374,7 +438,7 @@ def limits(found: dict[str, Any]) -> dict[str, bool]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each window")
     parser.add_argument("--keys", type=int, default=20_000)
     parser.add_argument("--json", action="store_true", help="JSON and nothing else")
     options = parser.parse_args()
