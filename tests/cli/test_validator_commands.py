@@ -385,6 +385,21 @@ def test_validators_live_their_life(
     assert both["slashing_history"]["data"][0]["pubkey"] == names[2]
 
 
+def test_nothing_is_deleted_whose_history_has_no_place(
+    cli: Any, data: Path, state: Any, tmp_path: Path
+) -> None:
+    made = cli("validators", "create", "--data", data, "--json").json["keys"][0]
+    taken = tmp_path / "taken.json"
+    taken.write_text("somebody's")
+    for file, why in ((taken, "not overwritten"), (taken.parent / "no/f", "no such")):
+        ran = cli("validators", "delete", made["name"], "-o", file, "--data", data)
+        assert ran.code != 0
+        assert why in ran.err
+        assert "deleting" not in ran.err
+    assert state.keys[made["name"]]["state"] == "enabled"
+    assert taken.read_text() == "somebody's"
+
+
 def test_deleting_says_how_to_get_the_history_that_did_not_come(
     cli: Any, data: Path, signer: Any, state: Any
 ) -> None:
