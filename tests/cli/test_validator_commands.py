@@ -5,6 +5,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import unicodedata
@@ -920,3 +921,14 @@ def test_an_authority_that_did_not_issue_the_certificate_is_not_written(
         ran = cli("tls", "export", "--output", tmp_path / "ca.pem", *arguments)
         assert ran.code == 3
     assert not (tmp_path / "ca.pem").exists()
+
+
+@pytest.mark.parametrize("job", ["wallet", "validator"])
+def test_an_event_that_is_no_json_is_answered_with_one_of_the_jobs_own(
+    cli: Any, job: Any
+) -> None:
+    ran = cli("invoke", job, stdin=b"xx")
+    assert ran.code == 2
+    ((event, named),) = re.findall(r"echo '(.*)' \| nitrosigner invoke (\w+)", ran.err)
+    assert named == job
+    assert json.loads(event)["operation"]
