@@ -259,6 +259,14 @@ def test_one_bad_keystore_fails_and_the_others_go_in(
         "keystore-3.json": "malformed_keystore",
     }
     assert len(ran.json["imported"]) == 3 == len(state.secrets)
+    (folder / "keystore-2.json").write_text('{"crypto": {"kdf"')
+    again = cli(
+        "validators", "import", "--keystores", folder, "--password-file", password,
+        "--data", data, "--json",
+    )  # fmt: skip
+    # Three failures, and only one of them tells of the password.
+    assert again.code == 3
+    assert len(again.json["failed"]) == len(again.json["already_here"]) == 3
 
 
 def test_a_password_that_opens_nothing_is_not_tried_on_thousands(
@@ -384,6 +392,14 @@ def test_validators_live_their_life(
     both = cli("validators", "delete", names[2], "--data", data, "--json").json
     assert both["key"]["state"] == "deleted"
     assert both["slashing_history"]["data"][0]["pubkey"] == names[2]
+
+
+def test_a_folder_that_is_not_there_is_said_so(
+    cli: Any, data: Path, tmp_path: Path
+) -> None:
+    ran = cli("validators", "import", "--keystores", tmp_path / "no", "--data", data)
+    assert ran.code == 2
+    assert "no does not exist" in ran.err
 
 
 def test_nothing_is_deleted_whose_history_has_no_place(
