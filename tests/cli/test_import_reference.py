@@ -131,21 +131,44 @@ def test_a_history_travels_with_its_key(
     run: Any, put: Put, state: Any, tmp_path: Path
 ) -> None:
     name, other = put(1), put(2)
-    entry = {
-        "pubkey": name,
-        "signed_blocks": [{"slot": "9"}],
-        "signed_attestations": [{"source_epoch": "2", "target_epoch": "3"}],
-    }
-    metadata = {
-        "interchange_format_version": "5",
-        "genesis_validators_root": state.chain,
-    }
-    file = tmp_path / "history.json"
-    file.write_text(json.dumps({"metadata": metadata, "data": [entry]}))
+    file = history_file(tmp_path, state, name)
     ran = run("--slashing-history", file, "--json")
     assert (ran.code, ran.json["histories"]) == (0, 1)
     assert state.reached == {name: [9, 2, 3], other: [-1, -1, -1]}
     assert "1 of 2 validators come without a slashing history" in ran.err
+
+
+def test_a_history_that_comes_after_its_key_is_not_lost(
+    run: Any, put: Put, state: Any, tmp_path: Path
+) -> None:
+    here = put(1)
+    assert run().code == 0
+    new, stranger = put(2), "0x" + "ab" * 48
+    file = history_file(tmp_path, state, here, new, stranger)
+    ran = run("--slashing-history", file, "--json")
+    assert (ran.code, ran.json["already_here"]) == (0, [here])
+    assert state.reached == {here: [9, 2, 3], new: [9, 2, 3]}
+    assert ran.json["histories"] == 2
+    assert "1 other" in ran.err
+
+
+def history_file(folder: Path, state: Any, *names: str) -> Path:
+    """Write a history of validators that have all come as far."""
+    metadata = {
+        "interchange_format_version": "5",
+        "genesis_validators_root": state.chain,
+    }
+    entries = [
+        {
+            "pubkey": name,
+            "signed_blocks": [{"slot": "9"}],
+            "signed_attestations": [{"source_epoch": "2", "target_epoch": "3"}],
+        }
+        for name in names
+    ]
+    file = folder / "history.json"
+    file.write_text(json.dumps({"metadata": metadata, "data": entries}))
+    return file
 
 
 def test_an_item_that_is_not_what_it_says_is_named_and_the_others_go_in(

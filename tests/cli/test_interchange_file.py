@@ -164,6 +164,11 @@ def _entry(**changed: Any) -> str:
         WHOLE.replace("0x", "", 1),
         WHOLE.replace('"data"', '"data": [], "data"'),
         WHOLE.replace('"signed_blocks"', '"signed_blocks": [], "signed_blocks"'),
+        WHOLE.replace('"2"}', '"2", "target_epoch": "1"}', 1),
+        _entry(signed_blocks=[{"slot": "7"}]).replace('"7"', '"7", "sl\\u006ft": "1"'),
+        WHOLE.replace(
+            '_version": "5"', '_version": "5", "genesis_validators_root": ""'
+        ),
         _entry(pubkey="0x00"),
         _entry(pubkey=None),
         _entry(signed_blocks=None),

@@ -5,6 +5,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import unicodedata
@@ -258,6 +259,14 @@ def test_one_bad_keystore_fails_and_the_others_go_in(
         "keystore-3.json": "malformed_keystore",
     }
     assert len(ran.json["imported"]) == 3 == len(state.secrets)
+    (folder / "keystore-2.json").write_text('{"crypto": {"kdf"')
+    again = cli(
+        "validators", "import", "--keystores", folder, "--password-file", password,
+        "--data", data, "--json",
+    )  # fmt: skip
+    # Three failures, and only one of them tells of the password.
+    assert again.code == 3
+    assert len(again.json["failed"]) == len(again.json["already_here"]) == 3
 
 
 def test_a_password_that_opens_nothing_is_not_tried_on_thousands(
@@ -383,6 +392,29 @@ def test_validators_live_their_life(
     both = cli("validators", "delete", names[2], "--data", data, "--json").json
     assert both["key"]["state"] == "deleted"
     assert both["slashing_history"]["data"][0]["pubkey"] == names[2]
+
+
+def test_a_folder_that_is_not_there_is_said_so(
+    cli: Any, data: Path, tmp_path: Path
+) -> None:
+    ran = cli("validators", "import", "--keystores", tmp_path / "no", "--data", data)
+    assert ran.code == 2
+    assert "no does not exist" in ran.err
+
+
+def test_nothing_is_deleted_whose_history_has_no_place(
+    cli: Any, data: Path, state: Any, tmp_path: Path
+) -> None:
+    made = cli("validators", "create", "--data", data, "--json").json["keys"][0]
+    taken = tmp_path / "taken.json"
+    taken.write_text("somebody's")
+    for file, why in ((taken, "not overwritten"), (taken.parent / "no/f", "no such")):
+        ran = cli("validators", "delete", made["name"], "-o", file, "--data", data)
+        assert ran.code != 0
+        assert why in ran.err
+        assert "deleting" not in ran.err
+    assert state.keys[made["name"]]["state"] == "enabled"
+    assert taken.read_text() == "somebody's"
 
 
 def test_deleting_says_how_to_get_the_history_that_did_not_come(
@@ -905,3 +937,14 @@ def test_an_authority_that_did_not_issue_the_certificate_is_not_written(
         ran = cli("tls", "export", "--output", tmp_path / "ca.pem", *arguments)
         assert ran.code == 3
     assert not (tmp_path / "ca.pem").exists()
+
+
+@pytest.mark.parametrize("job", ["wallet", "validator"])
+def test_an_event_that_is_no_json_is_answered_with_one_of_the_jobs_own(
+    cli: Any, job: Any
+) -> None:
+    ran = cli("invoke", job, stdin=b"xx")
+    assert ran.code == 2
+    ((event, named),) = re.findall(r"echo '(.*)' \| nitrosigner invoke (\w+)", ran.err)
+    assert named == job
+    assert json.loads(event)["operation"]

@@ -91,11 +91,7 @@ def write_new(path: Path, data: bytes, mode: int = 0o644) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     except FileExistsError:
-        raise Refused(
-            Code.NOT_ALLOWED,
-            f"{path} exists and is not overwritten",
-            "name another file, or move that one away yourself",
-        ) from None
+        raise _exists(path) from None
     except OSError as error:
         raise Malformed(
             Code.USAGE, f"{path} cannot be made: it {reason(error)}", "check the path"
@@ -112,6 +108,30 @@ def write_new(path: Path, data: bytes, mode: int = 0o644) -> None:
             f"{path} could not be written",
             "is the disk full? nothing was left behind",
         ) from None
+
+
+def demand_new(path: Path) -> None:
+    """
+    Make sure, before what cannot be undone, that its result may go to *path*.
+
+    Raises:
+        Malformed: There is no such folder.
+        Refused: There is such a file already.
+    """
+    if path.exists() or path.is_symlink():
+        raise _exists(path)
+    if not path.parent.is_dir():
+        raise Malformed(
+            Code.USAGE, f"{path} cannot be made: there is no such folder", "make it"
+        )
+
+
+def _exists(path: Path) -> Refused:
+    return Refused(
+        Code.NOT_ALLOWED,
+        f"{path} exists and is not overwritten",
+        "name another file, or move that one away yourself",
+    )
 
 
 def reason(error: OSError) -> str:

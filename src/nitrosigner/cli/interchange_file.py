@@ -6,6 +6,7 @@ protects nobody. What is kept is each validator's watermark, exactly as
 `trusted.signing.interchange.read` has it, which reads the same format from memory.
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -147,6 +148,7 @@ def _hex(root: SigningRoot | None) -> str | None:
 def _check_metadata(data: bytes, chain: bytes) -> None:
     try:
         metadata = msgspec.json.decode(data, type=_Metadata)
+        json.loads(data, object_pairs_hook=_demand_names_once)
     except ValueError:
         raise Malformed(
             Code.MALFORMED_HISTORY, "metadata: this is not as EIP-3076 has it"
@@ -280,11 +282,19 @@ def _decode(
     decoder: msgspec.json.Decoder[list[_Entry]], batch: bytes, where: str
 ) -> list[_Entry]:
     try:
-        return decoder.decode(batch)
+        entries = decoder.decode(batch)
+        json.loads(batch, object_pairs_hook=_demand_names_once)
     except ValueError:
         raise Malformed(
             Code.MALFORMED_HISTORY, f"{where}: an entry is not as EIP-3076 has it"
         ) from None
+    return entries
+
+
+def _demand_names_once(members: list[tuple[str, object]]) -> None:
+    # The stream has seen to the objects around; how deep this goes, too.
+    if len(dict(members)) != len(members):
+        raise ValueError
 
 
 def _uint64(value: str | int, where: str) -> int:

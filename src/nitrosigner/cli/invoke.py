@@ -76,10 +76,16 @@ def validator(context: click.Context, connection: Connection) -> None:
     _answer(context, connection, lambda event: _validator(connection).answer(event))
 
 
+_EXAMPLES: Final = {
+    "wallet": '{"operation":"status"}',
+    "validator": '{"operation":"web3signer_status"}',
+}
+
+
 def _answer(
     context: click.Context, connection: Connection, handle: Callable[[Any], Any]
 ) -> None:
-    event = _event(sys.stdin.buffer.read(MAX_EVENT + 1))
+    event = _event(sys.stdin.buffer.read(MAX_EVENT + 1), str(context.info_name))
     try:
         result = handle(event)
     except Verdict as verdict:
@@ -91,7 +97,7 @@ def _answer(
     click.echo(json_text(result))
 
 
-def _event(data: bytes) -> Any:  # noqa: ANN401  # any JSON, as Lambda hands it over
+def _event(data: bytes, job: str) -> Any:  # noqa: ANN401  # any JSON, as Lambda hands it over
     if len(data) > MAX_EVENT:
         raise Malformed(Code.TOO_LARGE, "the event is longer than Lambda takes")
     try:
@@ -107,7 +113,7 @@ def _event(data: bytes) -> Any:  # noqa: ANN401  # any JSON, as Lambda hands it 
         raise Malformed(
             Code.MALFORMED_JSON,
             "the standard input is not JSON",
-            'for example: echo \'{"operation":"status"}\' | nitrosigner invoke wallet',
+            f"for example: echo '{_EXAMPLES[job]}' | nitrosigner invoke {job}",
         ) from None
 
 

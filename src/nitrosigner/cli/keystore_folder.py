@@ -56,6 +56,10 @@ def find(folder: Path) -> Found:
     Raises:
         Malformed: It can't be read, or holds no keystore at all.
     """
+    if not folder.is_dir():
+        raise Malformed(
+            Code.USAGE, f"the folder {folder} does not exist", "check the path"
+        )
     found = Found()
     seen: set[bytes] = set()
     for path in _json_files(folder):

@@ -26,7 +26,13 @@ from nitrosigner.cli.connection import (
     json_option,
     signer_options,
 )
-from nitrosigner.cli.files import read_file, read_line, write_new, write_new_private
+from nitrosigner.cli.files import (
+    demand_new,
+    read_file,
+    read_line,
+    write_new,
+    write_new_private,
+)
 from nitrosigner.cli.output import Output
 from nitrosigner.cli.secret_prompt import ask_secret
 from nitrosigner.client.hexadecimal import bytes_of_hex
@@ -127,12 +133,8 @@ def derive(
         raise click.UsageError("--new needs --backup-recipient: nobody has the words")
     recipient = None if backup_recipient is None else _recipient(backup_recipient)
     connection.require_known_program(expected)
-    if backup_file is not None and backup_file.exists():
-        raise Refused(
-            Code.NOT_ALLOWED,
-            f"{backup_file} exists and is not overwritten",
-            "name another file, or move that one away yourself",
-        )
+    if backup_file is not None:
+        demand_new(backup_file)
     with connection.client(bootstrap=True) as client:
         proof = connection.verify(client, expected)
         mnemonic = None if new else mnemonic_of(mnemonic_file, passphrase_file)

@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -55,6 +56,10 @@ class Outcome:
     def exit_code(self) -> int:
         """0, or that of the worst failure."""
         return max((verdict.exit_code for _, verdict in self.failed), default=0)
+
+    def failures(self) -> Counter[Code]:
+        """Return how many failed for which reason."""
+        return Counter(verdict.code for _, verdict in self.failed)
 
     def described(self) -> dict[str, Any]:
         """Return it as JSON values."""
@@ -255,12 +260,10 @@ def _take(
         if not (isinstance(verdict, Malformed) or verdict.code in _OF_ONE_KEYSTORE):
             raise
         outcome.failed.append((file.path, verdict))
-        if (
-            verdict.code is Code.WRONG_PASSWORD
-            and run.passwords.folder is None
-            and not outcome.imported
-            and len(outcome.failed) >= WRONG_AT_FIRST
-        ):
+        # Who knows that the key is another one has opened the keystore.
+        opened = outcome.imported or Code.KEY_MISMATCH in outcome.failures()
+        wrong = outcome.failures()[Code.WRONG_PASSWORD]
+        if not opened and run.passwords.folder is None and wrong >= WRONG_AT_FIRST:
             # A second for each of thousands, to say the same of all.
             raise Refused(
                 Code.WRONG_PASSWORD,

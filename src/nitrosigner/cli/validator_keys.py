@@ -7,7 +7,7 @@ import click
 from nitrosigner.cli import progress
 from nitrosigner.cli.confirmation import confirm
 from nitrosigner.cli.connection import Connection, signer_options
-from nitrosigner.cli.files import write_new
+from nitrosigner.cli.files import demand_new, write_new
 from nitrosigner.cli.public_keys import public_key_name
 from nitrosigner.cli.slashing_history import exported, interchange_text
 from nitrosigner.verdicts import Verdict
@@ -118,6 +118,8 @@ def delete(
     """
     name = public_key_name(public_key)
     output = connection.output
+    if file is not None:
+        demand_new(file)
     with connection.client() as client:
         shown = client.validator(name)
         confirm(

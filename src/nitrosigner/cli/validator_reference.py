@@ -18,7 +18,8 @@ import click
 from nitrosigner.cli import interchange_file, progress
 from nitrosigner.cli.confirmation import confirm
 from nitrosigner.cli.connection import Connection, signer_options
-from nitrosigner.cli.slashing_history import chain_of, read_file
+from nitrosigner.cli.interchange_file import History
+from nitrosigner.cli.slashing_history import chain_of, read_file, send
 from nitrosigner.client.import_validator import validator_name
 from nitrosigner.client.signer_client import SignerClient
 from nitrosigner.trusted.signing.beacon_networks import PUBLIC_NETWORKS
@@ -143,6 +144,20 @@ def import_reference(
             ],
         )
         _say_first(connection, outcome, wanted, past, yes=yes)
+        # They may have signed elsewhere since they came, or came without a history.
+        theirs = {
+            one.public_key: past[one.public_key]
+            for one in items
+            if one.public_key in past and validator_name(one.public_key) in here
+        }
+        if theirs:
+            outcome.histories = send(connection, client, History(theirs, 0, 0), root)
+        unused = len(past.keys() - {one.public_key for one in items})
+        if unused:
+            connection.output.say(
+                f"the history of {unused} other validators is not used; "
+                "nitrosigner slashing-history import takes it too"
+            )
         _import_all(connection, _Import(client, past, root), wanted, outcome)
     _report(connection, outcome)
     context.exit(outcome.exit_code)

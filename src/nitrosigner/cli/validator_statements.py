@@ -21,7 +21,7 @@ from nitrosigner.cli.connection import (
     expectation_options,
     signer_options,
 )
-from nitrosigner.cli.files import write_new
+from nitrosigner.cli.files import demand_new, write_new
 from nitrosigner.cli.public_keys import public_key_name, public_key_names
 from nitrosigner.cli.validator_derive import mnemonic_of
 from nitrosigner.client.hexadecimal import bytes_of_hex
@@ -84,6 +84,7 @@ def deposit_data(
         else _of_address(address or "", compounding=compounding),
         amount=str(_gwei(amount)),
     )
+    _demand_new(file)
     with connection.client() as client:
         made = [
             client.deposit_data(name, request) for name in public_key_names(public_keys)
@@ -119,6 +120,7 @@ def exit_(
     What is printed is for a beacon node: POST /eth/v1/beacon/pool/voluntary_exits.
     """
     name = public_key_name(public_key)
+    _demand_new(file)
     confirm(
         connection.output,
         f"signing the exit of validator {validator_index} ({name}), valid from epoch "
@@ -183,6 +185,7 @@ def bls_change(
         raise click.UsageError("--index goes with --from-mnemonic or --mnemonic-file")
     if with_words:
         connection.require_known_program(expected)
+    _demand_new(file)
     confirm(
         connection.output,
         f"withdrawals of validator {validator_index} will go to "
@@ -207,6 +210,11 @@ def bls_change(
         )
         signed = client.bls_to_execution_change(name, request)
     _write(connection, file, [signed])
+
+
+def _demand_new(file: Path | None) -> None:
+    if file is not None:
+        demand_new(file)
 
 
 def _write(connection: Connection, file: Path | None, made: Any) -> None:  # noqa: ANN401  # a struct or a list of them

@@ -2,6 +2,8 @@
 
 import json
 import random
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -148,5 +150,44 @@ def test_one_malformed_entry_refuses_the_whole_file(file: Any) -> None:
 
 def test_what_is_no_json_is_malformed() -> None:
     for data in (b"", b"{", b"\xff\xfe", b"[" * 10_000):
+        with pytest.raises(Malformed):
+            interchange.read(data, CHAIN)
+
+
+@pytest.mark.parametrize(
+    ("found", "twice"),
+    [
+        ('"data":', '"data": [], "data":'),
+        ('"signed_attestations":', '"signed_attestations": [], "signed_attestations":'),
+        ('"slot": "81952"', '"slot": "81952", "sl\\u006ft": "1"'),
+    ],
+)
+def test_a_name_that_stands_twice_refuses_the_whole_file(
+    found: str, twice: str
+) -> None:
+    """Whichever counted, a half of somebody's history would be lost silently."""
+    file = encoded(EXAMPLE).decode()
+    assert found in file
+    with pytest.raises(Malformed):
+        interchange.read(file.replace(found, twice, 1).encode(), CHAIN)
+
+
+@pytest.fixture
+def usual_depth() -> Iterator[None]:
+    """Libraries that only tests import allow a hundred times as much."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(1_000)
+    yield
+    sys.setrecursionlimit(limit)
+
+
+@pytest.mark.usefixtures("usual_depth")
+def test_what_is_nested_too_deeply_is_malformed_wherever_it_stands() -> None:
+    deep = b"[" * 50_000 + b"]" * 50_000
+    file = encoded(EXAMPLE)
+    for data in (
+        file[:-1] + b', "notes": ' + deep + b"}",
+        file.replace(b'"81951"', b'"81951", "notes": ' + deep),
+    ):
         with pytest.raises(Malformed):
             interchange.read(data, CHAIN)

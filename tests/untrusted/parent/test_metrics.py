@@ -3,6 +3,7 @@
 import asyncio
 import math
 import re
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -18,6 +19,7 @@ from nitrosigner.untrusted.parent.tcp_relay import RelayCounts
 from nitrosigner.verdicts import Undecided
 from nitrosigner.wire.validator_api import LATENCY_BUCKETS, Histogram, Metrics
 
+ROOT = Path(__file__).parents[3]
 LINE = re.compile(r'([a-z_]+)(?:\{((?:[a-z]+="[^"\\\n]*",?)+)\})? (\S+)\Z')
 REPORT = Metrics(
     permitted={"ATTESTATION": 41, "BLOCK_V2": 1},
@@ -116,6 +118,14 @@ def test_the_parents_own_work_is_shown() -> None:
     assert found['nitrosigner_services_failures_total{code="storage_unavailable"}'] == 1
     assert found["nitrosigner_relay_connections"] == 3
     assert found['nitrosigner_egress_bytes_total{direction="out"}'] == 10
+
+
+def test_every_name_is_explained_to_operators_and_no_other() -> None:
+    page = metrics.page(STATE, reported(), ServiceTimes())
+    shown = set(re.findall(r"# TYPE nitrosigner_(\w+)", page))
+    text = (ROOT / "docs/operations/metrics.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == shown
 
 
 def test_an_absent_enclaves_numbers_do_not_stand_still() -> None:

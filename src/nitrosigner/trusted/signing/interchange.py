@@ -7,6 +7,7 @@ strategy of the EIP; so a complete file can be read, and what is written is the 
 form, which every client reads.
 """
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final
 
@@ -30,33 +31,29 @@ MAX_FILE: Final = 256 << 20
 """Bytes. A complete history of 10,000 validators over a year is about this long."""
 
 
-class _Entry(msgspec.Struct, frozen=True):
-    pass
-
-
-class _Block(_Entry, frozen=True):
+class _Block(msgspec.Struct, frozen=True):
     slot: Any
     signing_root: Any = None
 
 
-class _Attestation(_Entry, frozen=True):
+class _Attestation(msgspec.Struct, frozen=True):
     source_epoch: Any
     target_epoch: Any
     signing_root: Any = None
 
 
-class _Validator(_Entry, frozen=True):
+class _Validator(msgspec.Struct, frozen=True):
     pubkey: Any
     signed_blocks: list[_Block]
     signed_attestations: list[_Attestation]
 
 
-class _Metadata(_Entry, frozen=True):
+class _Metadata(msgspec.Struct, frozen=True):
     interchange_format_version: Annotated[str, msgspec.Meta(max_length=8)]
     genesis_validators_root: Any
 
 
-class _File(_Entry, frozen=True):
+class _File(msgspec.Struct, frozen=True):
     metadata: _Metadata
     data: list[_Validator]
 
@@ -73,7 +70,8 @@ def read(data: bytes, chain: GenesisValidatorsRoot) -> dict[bytes, Watermark]:
         raise Malformed(Code.TOO_LARGE, f"a history has at most {MAX_FILE} bytes")
     try:
         file = msgspec.json.decode(data, type=_File)
-    except ValueError as error:
+        json.loads(data, object_pairs_hook=_demand_names_once)
+    except (ValueError, RecursionError) as error:
         raise Malformed(
             Code.MALFORMED_HISTORY, "this is not a slashing protection interchange file"
         ) from error
@@ -102,6 +100,12 @@ def read(data: bytes, chain: GenesisValidatorsRoot) -> dict[bytes, Watermark]:
         )
         history[public_key] = merged(history.get(public_key, Watermark()), reached)
     return history
+
+
+def _demand_names_once(members: list[tuple[str, object]]) -> None:
+    # Of a name that stands twice either could be the half that protects.
+    if len(dict(members)) != len(members):
+        raise ValueError
 
 
 def write(
@@ -147,21 +151,19 @@ def _root_field(root: SigningRoot | None) -> dict[str, str]:
 
 
 def _furthest_block(blocks: list[_Block], path: str) -> Proposed | None:
-    furthest: Proposed | None = None
+    reached = Watermark()
     for number, block in enumerate(blocks):
         where = f"{path}.signed_blocks[{number}]"
         one = Proposed(
             slot=Slot(read_uint64(block.slot, f"{where}.slot")),
             signing_root=_root(block.signing_root, where),
         )
-        furthest = merged(
-            Watermark(proposed=furthest), Watermark(proposed=one)
-        ).proposed
-    return furthest
+        reached = merged(reached, Watermark(proposed=one))
+    return reached.proposed
 
 
 def _furthest_vote(votes: list[_Attestation], path: str) -> Voted | None:
-    furthest: Voted | None = None
+    reached = Watermark()
     for number, vote in enumerate(votes):
         where = f"{path}.signed_attestations[{number}]"
         source = Epoch(read_uint64(vote.source_epoch, f"{where}.source_epoch"))
@@ -170,13 +172,10 @@ def _furthest_vote(votes: list[_Attestation], path: str) -> Voted | None:
             raise Malformed(
                 Code.MALFORMED_HISTORY, f"{where}: the source is after the target"
             )
-        one = Voted(
-            source=source,
-            target=target,
-            signing_root=_root(vote.signing_root, where),
-        )
-        furthest = merged(Watermark(voted=furthest), Watermark(voted=one)).voted
-    return furthest
+        root = _root(vote.signing_root, where)
+        one = Voted(source=source, target=target, signing_root=root)
+        reached = merged(reached, Watermark(voted=one))
+    return reached.voted
 
 
 def _root(value: object, path: str) -> SigningRoot | None:

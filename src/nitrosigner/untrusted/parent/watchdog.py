@@ -54,7 +54,7 @@ class Status(msgspec.Struct, kw_only=True):
     since: float = 0
     """Unix seconds, of the phase."""
     health: str = ""
-    """The state that the enclave itself last named."""
+    """The state that the enclave itself last named; empty until it has named one."""
     restarts: int = 0
     failures: int = 0
     """In a row, since it last was steady."""
@@ -301,6 +301,7 @@ class Watchdog:
             return {}  # without a parent nobody comes in either
 
     async def _stop_enclave(self) -> None:
+        self.status.health = ""
         try:
             await self._runner.stop()
         except (RunnerFailed, TimeoutError) as failure:

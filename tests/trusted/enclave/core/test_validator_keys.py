@@ -471,6 +471,8 @@ def test_a_batch_has_a_verdict_for_each_permit(lab: Any, vp: Any) -> None:
             for outcome in outcomes
         ]
         assert codes == [None, Code.KEY_DISABLED, Code.UNKNOWN_KEY, None, None]
+        for outcome in outcomes[1:3]:
+            assert "validators" in outcome.hint
         for name, signature in zip(
             (names[0], names[2], names[3]),
             (outcome for outcome in outcomes if not isinstance(outcome, Verdict)),

@@ -203,6 +203,8 @@ def test_stop_and_start_are_an_operators(serving: Kennel) -> None:
     answer = serving.tell("stop")
     assert answer["wanted"] is False
     assert answer["phase"] == "stopped"
+    # What it last said of itself holds no longer.
+    assert answer["health"] == ""
     assert serving.enclaves() == []
     serving.tell("start")
     serving.until_phase("serving")

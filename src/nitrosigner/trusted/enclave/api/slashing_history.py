@@ -47,7 +47,7 @@ def public_key_of(text: str) -> bytes:
     Raises:
         Malformed: It is no public key in hex.
     """
-    return read_bytes("0x" + text.removeprefix("0x"), "the public key", 48)
+    return read_bytes("0x" + text.lower().removeprefix("0x"), "the public key", 48)
 
 
 def read_document(call: Call, document: bytes) -> dict[bytes, Watermark]:

@@ -65,7 +65,7 @@ class KeyLookup:
         return Refused(
             Code.UNKNOWN_KEY,
             "there is no such key",
-            "nitrosigner keys list shows the keys that you may see",
+            "nitrosigner keys list, or validators list, shows those you may see",
         )
 
 
@@ -87,11 +87,11 @@ def require_version(slot: Slot, version: int | None) -> None:
 def deleted() -> Refused:
     """Return the verdict on the use of a deleted key."""
     return Refused(
-        Code.KEY_DELETED, "the key is deleted", "until it is purged: keys restore"
+        Code.KEY_DELETED, "the key is deleted", "keys restore; validators import"
     )
 
 
 def _disabled() -> Refused:
     return Refused(
-        Code.KEY_DISABLED, "the key is disabled", "nitrosigner keys enable NAME"
+        Code.KEY_DISABLED, "the key is disabled", "keys (or validators) enable"
     )

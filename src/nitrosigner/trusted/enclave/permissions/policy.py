@@ -261,10 +261,10 @@ class Policy:
             return
         if key.state == "disabled":
             raise Refused(
-                Code.KEY_DISABLED, "the key is disabled", "nitrosigner keys enable"
+                Code.KEY_DISABLED, "the key is disabled", "keys (or validators) enable"
             )
         raise Refused(
-            Code.KEY_DELETED, "the key is deleted", "restore it while that is possible"
+            Code.KEY_DELETED, "the key is deleted", "keys restore; validators import"
         )
 
     def _demand_chain(self, client: Client, chain_id: int) -> None:

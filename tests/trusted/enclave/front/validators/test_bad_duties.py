@@ -202,7 +202,10 @@ def test_a_key_that_was_stopped_signs_nothing(
 ) -> None:
     path = f"/api/v1/validators/{names[0]}/{verb}"
     assert duty_front.ask("POST", path, {})[0] == 200
-    assert ask(duty_front, names[0], attestation())[0] == status
+    answered, answer = ask(duty_front, names[0], attestation())
+    assert answered == status
+    # The command named is one that takes a validator.
+    assert "validator" in answer["error"]["hint"]
     assert not duty_front.validators.signed
     event = duty_front.services.events[-1]
     assert event["code"] == {"disable": "key_disabled", "delete": "key_deleted"}[verb]

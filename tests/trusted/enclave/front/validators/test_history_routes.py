@@ -238,3 +238,13 @@ def test_a_repair_is_of_one_validator_that_is_the_clients(
     token = duty_front.tokens["other-team-of-validators"]
     assert duty_front.ask("POST", f"{PATH}/repair", told, token=token)[0] == 403
     assert not duty_front.validators.asked
+
+
+def test_a_validator_is_known_in_capitals_and_without_0x(
+    duty_front: Any, names: Any
+) -> None:
+    digits = names[0][2:]
+    for spelling in (digits, digits.upper(), f"0x{digits.upper()}", names[0].upper()):
+        status, document = duty_front.ask("GET", f"{PATH}?keys={spelling}")
+        assert status == 200
+        assert [one["pubkey"] for one in document["data"]] == [names[0]]

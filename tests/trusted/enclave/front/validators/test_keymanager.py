@@ -105,6 +105,7 @@ def test_each_keystore_has_its_own_status_in_order(duty_front: Any, names: Any) 
         ({"slashing_protection": {"metadata": {}}}, 400),
         ({"slashing_protection": history("0x" + "aa" * 48, 3, "0x" + "00" * 32)}, 400),
         ({"slashing_protection": history("0xaa", 3)}, 400),
+        ({"slashing_protection": '{"notes": ' + "[" * 2_000 + "]" * 2_000 + "}"}, 400),
         ({"keystores": ["{}"] * 129, "passwords": ["a"] * 129}, 400),
     ],
 )
