@@ -20,7 +20,7 @@ from nitrosigner.trusted.signing.beacon_domains import (
     GenesisValidatorsRoot,
 )
 from nitrosigner.trusted.signing.beacon_duties import Duty, read_duty
-from nitrosigner.trusted.signing.beacon_networks import BeaconNetwork
+from nitrosigner.trusted.signing.beacon_networks import PUBLIC_NETWORKS, BeaconNetwork
 from nitrosigner.verdicts import Verdict
 
 Json = dict[str, Any]
@@ -178,3 +178,19 @@ def test_what_is_remembered_has_a_bound() -> None:
         assert reader.read(json.dumps(attestation(seed)).encode()) is not None
     assert reader._remembered.cache_info().currsize == MAX_KEPT
     assert reader.read(b" " * MAX_BODY + json.dumps(attestation(1)).encode()) is None
+
+
+@pytest.mark.parametrize("used", ["previous_version", "current_version"])
+def test_a_fork_that_a_public_network_does_not_name_is_left_to_care(used: str) -> None:
+    network = PUBLIC_NETWORKS["hoodi"]
+    request = attestation(3)
+    info = request["fork_info"]
+    info["genesis_validators_root"] = "0x" + network.genesis_validators_root.hex()
+    known = "0x" + network.fork_versions["fulu"].hex()
+    info["fork"] |= {"previous_version": known, "current_version": known}
+    reader = Attestations(network)
+    body = json.dumps(request).encode()
+    assert reader.read(body) == read_duty(request, network)
+    info["fork"][used] = "0x0badf00d"
+    body = json.dumps(request).encode()
+    assert reader.read(body) is None

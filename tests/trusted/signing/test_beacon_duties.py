@@ -247,6 +247,46 @@ def test_a_duty_for_another_chain_is_refused(request_for: Any, mainnet: Any) -> 
         read_duty(body, mainnet)
 
 
+def of_fork(network: BeaconNetwork, previous: str, current: str, epoch: int) -> Json:
+    return {
+        "type": "RANDAO_REVEAL",
+        "fork_info": {
+            "fork": {
+                "previous_version": previous,
+                "current_version": current,
+                "epoch": str(epoch),
+            },
+            "genesis_validators_root": "0x" + network.genesis_validators_root.hex(),
+        },
+        "randao_reveal": {"epoch": "10"},
+    }
+
+
+@pytest.mark.parametrize("network", PUBLIC_NETWORKS.values(), ids=lambda one: one.name)
+def test_a_public_network_has_no_fork_but_those_it_names(
+    network: BeaconNetwork,
+) -> None:
+    unknown = "0x0badf00d"
+    for version in network.fork_versions.values():
+        known = "0x" + version.hex()
+        # The epoch is 10: of a fork from 10 on the current version is used.
+        assert read_duty(of_fork(network, unknown, known, 10), network)
+        assert read_duty(of_fork(network, known, unknown, 11), network)
+        for odd in (
+            of_fork(network, known, unknown, 10),
+            of_fork(network, unknown, known, 11),
+        ):
+            with pytest.raises(Refused) as caught:
+                read_duty(odd, network)
+            assert caught.value.code is Code.WRONG_CHAIN
+            assert "newer image" in caught.value.hint
+
+
+def test_a_custom_network_need_not_name_every_fork(mainnet: BeaconNetwork) -> None:
+    assert not mainnet.every_fork
+    assert read_duty(of_fork(mainnet, "0x0badf00d", "0x0badf00d", 0), mainnet)
+
+
 FORK_INFO = {
     "fork": {
         "previous_version": "0x06000009",

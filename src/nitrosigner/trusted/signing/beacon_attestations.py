@@ -76,6 +76,7 @@ class Attestations:
 
     def __init__(self, network: BeaconNetwork) -> None:
         """Read what is for *network*, and nothing else."""
+        self._network = network
         self._chain = network.genesis_validators_root
         self._decode = msgspec.json.Decoder(_Request).decode
         # Attesters of a slot who vote for different blocks, or in different committees
@@ -137,10 +138,11 @@ class Attestations:
         # Both must be versions, though one is used.
         return _uint64(epoch), self._domain(previous), self._domain(current)
 
-    def _domain(self, version: str) -> bytes:
-        return domain(
-            BEACON_ATTESTER, ForkVersion(_bytes(version, _VERSION_TEXT)), self._chain
-        )
+    def _domain(self, text: str) -> bytes:
+        version = ForkVersion(_bytes(text, _VERSION_TEXT))
+        if not self._network.knows(version):
+            raise ValueError
+        return domain(BEACON_ATTESTER, version, self._chain)
 
 
 # The tree of AttestationData has eight leaves, of which three are zero:

@@ -168,6 +168,12 @@ def _of_the_chain(
         raise _another_chain()
     read = _READERS[kind](request, network)
     version = info.fork.version_at(read.epoch)
+    if not network.knows(version):
+        raise Refused(
+            Code.WRONG_CHAIN,
+            "this message is in a fork that this signer does not know",
+            "compare fork_info with the network; a new fork needs a newer image",
+        )
     if kind is DutyKind.VOLUNTARY_EXIT:
         version = network.exit_version(info.fork.current_version, version)
     elif kind is DutyKind.BLS_TO_EXECUTION_CHANGE:

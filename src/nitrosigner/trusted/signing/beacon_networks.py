@@ -35,13 +35,16 @@ FORKS: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BeaconNetwork:
-    """One chain. Fork versions are named only as far as signing depends on them."""
+    """One chain."""
 
     name: str
     preset: Preset
     genesis_validators_root: GenesisValidatorsRoot
     fork_versions: Mapping[str, ForkVersion]
     """By fork name. `phase0` is the genesis fork version."""
+    every_fork: bool = False
+    """Whether every fork that may be signed in is named. A custom network's manifest
+    need not name those that nothing depends on."""
 
     def __post_init__(self) -> None:
         """Refuse a network that could not sign exits or deposits rightly."""
@@ -58,6 +61,10 @@ class BeaconNetwork:
                 Code.MALFORMED_MANIFEST,
                 f"network {self.name}: two forks have one version",
             )
+
+    def knows(self, version: ForkVersion) -> bool:
+        """Return whether anything may be signed in the fork of this *version*."""
+        return not self.every_fork or version in self.fork_versions.values()
 
     @property
     def genesis_version(self) -> ForkVersion:
@@ -88,6 +95,7 @@ def _network(name: str, root: str, versions: str) -> BeaconNetwork:
             fork: ForkVersion(bytes.fromhex(version))
             for fork, version in zip(FORKS, versions.split(), strict=False)
         },
+        every_fork=True,
     )
 
 
