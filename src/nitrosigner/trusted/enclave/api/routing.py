@@ -18,13 +18,13 @@ from nitrosigner.verdicts import Code, Refused, Verdict
 MAX_IDENTIFIER: Final = 256
 """Characters of a key in a path: `0x` and the hex of an uncompressed public key fit."""
 
-# Where in a path of each length a key stands, by what is before it.
+# What is before a key in a path. The usual one first.
 _PREFIXES: Final = (
-    ("/api/v1/eth2/sign/", 5),
-    ("/api/v1/keys/", 4),
-    ("/api/v1/eth1/sign/", 5),
-    ("/api/v1/validators/", 4),
-    ("/eth/v1/validator/", 4),
+    "/api/v1/eth2/sign/",
+    "/api/v1/keys/",
+    "/api/v1/eth1/sign/",
+    "/api/v1/validators/",
+    "/eth/v1/validator/",
 )
 
 
@@ -51,7 +51,7 @@ class Route(msgspec.Struct, frozen=True):
     """How a verdict is said here: other people's contracts have words of their own."""
 
 
-class Match(msgspec.Struct, frozen=True):
+class Match(msgspec.Struct, frozen=True, gc=False):
     """What a request turned out to ask for."""
 
     route: Route
@@ -111,11 +111,10 @@ class NotThisMethod(Refused):
 
 def _without_key(path: str) -> tuple[str, str]:
     """Return *path* with `{key}` in the key's place, and the key."""
-    for prefix, position in _PREFIXES:
+    for prefix in _PREFIXES:
         if path.startswith(prefix):
-            parts = path.split("/")
-            identifier = unquote(parts[position])
+            key, slash, rest = path[len(prefix) :].partition("/")
+            identifier = unquote(key) if "%" in key else key
             if 0 < len(identifier) <= MAX_IDENTIFIER:
-                parts[position] = "{key}"
-                return "/".join(parts), identifier
+                return f"{prefix}{{key}}{slash}{rest}", identifier
     return "", ""

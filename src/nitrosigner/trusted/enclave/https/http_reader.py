@@ -5,6 +5,8 @@ llhttp does the parsing, with its strict defaults; what it leaves to us is decid
 and refused when in doubt: a target that is not a path, an encoding that is not plain
 chunks, a second header where one is meant. After a refusal the stream is not read
 further, because sender and receiver may disagree on where the next request begins.
+
+A head that was just read needs no parsing when it comes again: see `repeated_head`.
 """
 
 from collections.abc import Callable
@@ -14,6 +16,7 @@ from typing import Any, Final
 import httptools
 
 from nitrosigner.trusted.enclave.https.http_messages import Request
+from nitrosigner.trusted.enclave.https.repeated_head import RepeatedHead, remember
 from nitrosigner.verdicts import Code, Malformed, Undecided, Verdict
 
 MAX_HEAD: Final = 16 * 1024
@@ -32,6 +35,8 @@ _ONCE: Final = frozenset(
         b"content-encoding",
     )
 )
+_NEVER_AGAIN: Final = frozenset((b"transfer-encoding", b"expect"))
+"""What makes a head one that is not remembered."""
 
 
 class Phase(Enum):
@@ -73,6 +78,7 @@ class RequestReader:
         self._messages = 0
         self.refused: Verdict | None = None
         self.phase = BETWEEN
+        self._head: RepeatedHead | None = None  # of what llhttp read last
         self._expects = False
         self._begin()
 
@@ -85,15 +91,26 @@ class RequestReader:
         """Read *data*. Afterwards `refused` says whether that came to an end."""
         if self.refused is not None:
             return
-        message = self._messages
+        message, began = self._messages, self.phase
         try:
+            if self._head is not None and began is BETWEEN:
+                request = self._head.read(data)
+                if request is not None:
+                    self._take(request)
+                    return
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             self.refuse(_malformed("this server speaks HTTP/1.1 only"))
         except httptools.HttpParserCallbackError:
-            self.refuse(Undecided(Code.INTERNAL, "the request could not be read"))
+            self.refuse(_unreadable())
         except httptools.HttpParserError:
             self.refuse(_malformed("this is not a request of HTTP/1.1"))
+        except Exception:  # noqa: BLE001 - as httptools has it for what it calls
+            self.refuse(_unreadable())
+        if self.phase is began is BETWEEN and self._messages == message + 1:
+            # One request was in it, all of it, and nothing of another one.
+            plain = _NEVER_AGAIN.isdisjoint(self._seen)
+            self._head = remember(data, self._request) if plain else None
         # A header that comes in pieces reaches the callbacks only when it is whole.
         if self.phase is HEAD and message == self._messages:
             self._head_raw += len(data)
@@ -196,7 +213,22 @@ class RequestReader:
 
     # --- our own --------------------------------------------------------------------
 
+    def _take(self, request: Request) -> None:
+        """Judge a request whose head repeats, as those are that llhttp reads."""
+        self._request = request
+        self._enter(HEAD)
+        try:
+            limit = self._admit(request)
+            if len(request.body) > limit:
+                raise _body_too_large(limit)
+        except Verdict as verdict:
+            self.refuse(verdict)
+            return
+        self._enter(BETWEEN)
+        self._received(request)
+
     def _begin(self) -> None:
+        self._head = None
         self._request = Request()
         self._target = b""
         self._seen: dict[bytes, bytes] = {}
@@ -260,6 +292,10 @@ def _body_size(seen: dict[bytes, bytes], version: str) -> int:
     if len(length) > MAX_LENGTH_DIGITS:
         raise _malformed("the Content-Length is longer than any length")
     return int(length)
+
+
+def _unreadable() -> Undecided:
+    return Undecided(Code.INTERNAL, "the request could not be read")
 
 
 def _malformed(sentence: str) -> Malformed:
