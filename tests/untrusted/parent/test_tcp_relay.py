@@ -8,13 +8,19 @@ import resource
 import select
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from nitrosigner.untrusted.parent.byte_relay import Pair, Pipe
+from nitrosigner.untrusted.parent.byte_relay import (
+    READ_SIZE,
+    Arrival,
+    Pairs,
+    Totals,
+    taken_from,
+)
 from nitrosigner.untrusted.parent.tcp_relay import RelayLimits, TcpRelay
 from nitrosigner.verdicts import Undecided
 
@@ -90,26 +96,112 @@ def test_nothing_is_read_before_a_counterpart_is_there() -> None:
         with theirs:
             ours.setblocking(False)
             theirs.sendall(b"early")
-            pipe = Pipe()
-            made = loop.create_task(loop.create_connection(lambda: pipe, sock=ours))
-            while pipe.transport is None:
+            arrival = Arrival()
+            made = loop.create_task(loop.create_connection(lambda: arrival, sock=ours))
+            while not hasattr(arrival, "transport"):
                 await asyncio.sleep(0)
             # What _SelectorTransport._add_reader of Python 3.11.2 does.
-            loop._add_reader(ours.fileno(), pipe.transport._read_ready)  # type: ignore[attr-defined]
+            loop._add_reader(ours.fileno(), arrival.transport._read_ready)  # type: ignore[attr-defined]
             await made
             for _ in range(10):
                 await asyncio.sleep(0)
-            assert pipe.moved == 0
-            other = Pipe()
-            a, b = socket.socketpair()
-            with b:
-                await loop.create_connection(lambda: other, sock=a)
-                Pair(pipe, other, lambda _: None)
-                b.setblocking(False)
-                assert await loop.sock_recv(b, 5) == b"early"
-                pipe.transport.close()
-                other.transport.close()  # type: ignore[union-attr] # just connected
+            with taken_from(arrival.transport) as taken:
                 await asyncio.sleep(0)
+                assert ours.fileno() < 0  # asyncio has let go of it
+                theirs.sendall(b" and late")
+                assert taken.recv(100) == b"early and late"
+
+    asyncio.run(main())
+
+
+@contextlib.contextmanager
+def joined(pairs: Pairs) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Join two connections; return their other ends."""
+    (near, caller), (far, enclave) = socket.socketpair(), socket.socketpair()
+    for one in (near, caller, far, enclave):
+        one.setblocking(False)
+    pairs.join(near, far)
+    with caller, enclave:
+        yield caller, enclave
+
+
+def test_what_a_slow_reader_has_not_taken_is_kept_once_and_its_sender_not_read() -> (
+    None
+):
+    """Nor is it noticed again and again that the sender has hung up meanwhile."""
+
+    async def main() -> None:
+        pairs = Pairs(Totals(), 60)
+        with joined(pairs) as (caller, enclave):
+            (pair,) = pairs._living
+            sent = 0
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    sent += enclave.send(bytes(READ_SIZE))
+                    await asyncio.sleep(0)
+            enclave.close()
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert 0 < len(pair.near.waiting) <= READ_SIZE
+            assert pair.far.moved < sent
+            assert pairs._epoll.poll(0) == []
+            received = 0
+            loop = asyncio.get_running_loop()
+            while data := await loop.sock_recv(caller, 1 << 20):
+                received += len(data)
+            assert received == sent
+            assert len(pairs) == 1  # the caller may still talk, and finds out
+            caller.send(b"anybody there?")
+            while len(pairs):
+                await asyncio.sleep(0)
+
+    asyncio.run(main())
+
+
+def test_a_reader_that_goes_away_with_bytes_waiting_for_it_ends_the_pair(
+    wait_for: Any,
+) -> None:
+    async def main() -> None:
+        pairs = Pairs(Totals(), 60)
+        with joined(pairs) as (caller, enclave):
+            (pair,) = pairs._living
+            while not pair.near.waiting:
+                with contextlib.suppress(BlockingIOError):
+                    enclave.send(bytes(READ_SIZE))
+                await asyncio.sleep(0)
+            caller.close()
+            await wait_for(lambda: len(pairs) == 0)
+            with pytest.raises(ConnectionError):
+                while enclave.recv(1):
+                    pass
+
+    asyncio.run(main())
+
+
+def test_both_sides_of_a_pair_may_break_in_one_turn() -> None:
+    async def main() -> None:
+        faults: list[Any] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: faults.append(context))
+        totals = Totals()
+        pairs = Pairs(totals, 60)
+        with joined(pairs) as (caller, enclave), joined(pairs) as (other, answering):
+            for one in (caller, enclave, other):
+                one.send(b"unread")
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert sum(pairs.passed()) == 18
+            caller.send(b"last words")
+            caller.close()  # with unread bytes: a reset
+            enclave.close()
+            other.send(b", too")
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert len(pairs) == 1
+            assert answering.recv(100) == b"unread, too"
+            await pairs.drain(0)
+            assert len(pairs) == 0
+        assert faults == []
 
     asyncio.run(main())
 

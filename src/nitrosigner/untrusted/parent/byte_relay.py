@@ -5,26 +5,26 @@ Nothing here knows what the bytes are. What must hold: memory is bounded however
 a side reads, one side's end is the other's end, and a side that breaks off breaks the
 other off too, so that a cut answer never looks like a finished one.
 
-Measured for 700-byte round trips: 15 µs of CPU. With `asyncio.Protocol` in place of
-`BufferedProtocol` it is 59 µs, because the loop takes 256 KiB for each read.
+The sockets are not asyncio's: its transports cost more than the system calls. They lie
+in an epoll of their own, which the loop sees as one file that can be read now and then.
 """
 
 import asyncio
 import contextlib
+import select
 import socket
 import struct
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 READ_SIZE: Final = 64 * 1024
-"""Bytes read at once."""
-HIGH_WATER: Final = 256 * 1024
-"""Bytes waiting for a slow reader before its counterpart is no longer read. At most
-HIGH_WATER + READ_SIZE are kept for each direction."""
+"""Bytes read at once, and the most that is kept for each direction: while some of it
+waits for a slow reader, its sender is not read."""
+_IN: Final = select.EPOLLIN
+_OUT: Final = select.EPOLLOUT
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
-# One buffer for all: the loop fills it and calls `buffer_updated` before it reads any
-# other socket, and what is written is copied out of it.
+# One buffer for all: what was read is sent, or copied, before anything else is read.
 _buffer: Final = memoryview(bytearray(READ_SIZE))
 
 
@@ -42,129 +42,187 @@ class Totals:
         self.bytes_out = 0
 
 
-class Pipe(asyncio.BufferedProtocol):
-    """One side of a pair."""
+class Arrival(asyncio.Protocol):
+    """A connection that asyncio made, of which nothing is read: it is to be relayed."""
 
-    __slots__ = ("eof", "moved", "pair", "peer", "transport")
-
-    def __init__(self) -> None:
-        self.transport: asyncio.Transport | None = None
-        self.peer: Pipe | None = None
-        self.pair: Pair | None = None
-        self.moved = 0
-        self.eof = False
+    transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the connection; nothing is read before its counterpart is there."""
+        """Take the connection, and leave what it brings where it is."""
         self.transport = transport  # type: ignore[assignment] # sockets give Transport
-        assert self.transport is not None  # noqa: S101 - for the type checker
-        self.transport.set_write_buffer_limits(high=HIGH_WATER)
         # A turn later, which is before anything is read: Debian 12's asyncio (3.11.2)
         # begins to read after this call, paused or not.
-        asyncio.get_running_loop().call_soon(self._hold)
+        asyncio.get_running_loop().call_soon(self.transport.pause_reading)
 
-    def _hold(self) -> None:
-        if self.peer is None and self.transport is not None:
-            self.transport.pause_reading()
 
-    def get_buffer(self, sizehint: int) -> memoryview:
-        """Lend the shared buffer to the loop."""
-        del sizehint
-        return _buffer
+def taken_from(transport: asyncio.Transport) -> socket.socket:
+    """
+    Return a connection's socket, which asyncio then knows nothing of.
 
-    def buffer_updated(self, nbytes: int) -> None:
-        """Pass on what was read."""
-        self.moved += nbytes
+    Nothing may wait to be written: it would be lost.
+    """
+    taken: socket.socket = transport.get_extra_info("socket").dup()
+    # Closes asyncio's descriptor. The connection is not shut down: ours is left.
+    transport.abort()
+    return taken
+
+
+def reset(connection: socket.socket) -> None:
+    """Break a connection off, so that its peer sees that it was if TCP can say so."""
+    if connection.family in {socket.AF_INET, socket.AF_INET6}:
+        # SO_LINGER of zero seconds: RST instead of FIN.
+        with contextlib.suppress(OSError):
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    connection.close()
+
+
+class Side:
+    """One side of a pair."""
+
+    __slots__ = (
+        "_epoll",
+        "_receive",
+        "_send",
+        "_watched",
+        "connection",
+        "ended",
+        "moved",
+        "number",
+        "pair",
+        "peer",
+        "waiting",
+    )
+
+    peer: "Side"
+    pair: "Pair"
+
+    def __init__(self, connection: socket.socket, epoll: select.epoll) -> None:
+        self.connection = connection
+        self.moved = 0
+        """Bytes that came from here."""
+        self.waiting = b""
+        """Bytes that are to go out here."""
+        self.ended = False
+        """Nothing more comes from here."""
+        self._epoll = epoll
+        self.number = connection.fileno()
+        self._receive = connection.recv_into
+        self._send = connection.send
+        self._watched = 0
+
+    def happened(self, events: int) -> None:
+        """
+        Do what *events* allow.
+
+        Raises:
+            OSError: The connection is broken, or its peer.
+        """
+        # What is broken or hung up is found out by reading and writing.
+        if self.waiting and events & ~_IN:
+            self._send_waiting()
+        if self._watched & _IN and events & ~_OUT:
+            self._read()
+
+    def send(self, some: bytes | memoryview) -> None:
+        """Send *some* now, or what remains of it when the reader has caught up."""
+        try:
+            sent = self._send(some)
+        except BlockingIOError:
+            sent = 0
+        if sent < len(some):
+            self.waiting = bytes(some[sent:])
+            self.watch()
+            self.peer.watch()
+
+    def watch(self) -> None:
+        """Wait for what this side can do next, and for nothing else."""
+        # A reader that is slow: the side that writes to it is not read.
+        reading = not self.ended and not self.peer.waiting
+        wanted = (_IN if reading else 0) | (_OUT if self.waiting else 0)
+        if wanted == self._watched:
+            return
+        # Not even for nothing: epoll tells of hung up connections whoever asks.
+        if not self._watched:
+            self._epoll.register(self.number, wanted)
+        elif wanted:
+            self._epoll.modify(self.number, wanted)
+        else:
+            self._epoll.unregister(self.number)
+        self._watched = wanted
+
+    def unwatch(self) -> None:
+        """Wait for nothing any more."""
+        if self._watched:
+            self._epoll.unregister(self.number)
+            self._watched = 0
+
+    def _read(self) -> None:
+        try:
+            count = self._receive(_buffer)
+        except BlockingIOError:
+            return
         pair = self.pair
-        pair.unanswered = pair.near is self  # type: ignore[union-attr] # read only in a pair
-        # bytes(): newer loops keep a reference to what they cannot send at once.
-        self.peer.transport.write(bytes(_buffer[:nbytes]))  # type: ignore[union-attr] # read only in a pair
+        if count:
+            self.moved += count
+            pair.unanswered = pair.near is self
+            self.peer.send(_buffer[:count])
+            return
+        # Nothing waits at the peer, or this side would not have been read.
+        self.ended = True
+        self.watch()
+        if self.peer.ended:
+            pair.close()
+        else:
+            # It may be gone already, which is found out by reading it.
+            with contextlib.suppress(OSError):
+                self.peer.connection.shutdown(socket.SHUT_WR)
 
-    def eof_received(self) -> bool:
-        """Pass the end on; the other direction stays open until it ends too."""
-        self.eof = True
-        peer = self.peer
-        if peer is None or peer.transport is None:
-            return False
-        if not peer.transport.is_closing() and peer.transport.can_write_eof():
-            peer.transport.write_eof()
-        if peer.eof and self.pair is not None:
-            self.pair.finish()
-        return True
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Take the counterpart down too."""
-        if self.pair is not None:
-            self.pair.side_lost(self, broken=exc is not None or not self.eof)
-
-    def pause_writing(self) -> None:
-        """Our reader is slow: stop reading its counterpart."""
-        if self.peer is not None and self.peer.transport is not None:
-            self.peer.transport.pause_reading()
-
-    def resume_writing(self) -> None:
-        """Our reader has caught up."""
-        if self.peer is not None and self.peer.transport is not None:
-            self.peer.transport.resume_reading()
+    def _send_waiting(self) -> None:
+        try:
+            sent = self._send(self.waiting)
+        except BlockingIOError:
+            return
+        self.waiting = self.waiting[sent:]
+        if not self.waiting:
+            self.watch()
+            self.peer.watch()
 
 
 class Pair:
     """Two joined connections, from when both stand until both are gone."""
 
-    __slots__ = ("_ended", "_on_end", "far", "near", "seen", "unanswered")
+    __slots__ = ("_on_end", "far", "near", "seen", "unanswered")
 
-    def __init__(self, near: Pipe, far: Pipe, on_end: Callable[["Pair"], None]) -> None:
+    def __init__(self, near: Side, far: Side, on_end: Callable[["Pair"], None]) -> None:
         """Join *near* and *far* and let both be read."""
         self.near, self.far = near, far
         self.seen = 0
         self.unanswered = False
         """What came last went from near to far: an answer is outstanding."""
         self._on_end = on_end
-        self._ended = False
         near.peer, far.peer = far, near
         near.pair = far.pair = self
-        for pipe in (near, far):
-            if pipe.transport is not None:
-                pipe.transport.resume_reading()
+        near.watch()
+        far.watch()
 
     @property
     def moved(self) -> int:
         """Bytes that passed in both directions."""
         return self.near.moved + self.far.moved
 
-    def finish(self) -> None:
-        """Both directions have ended: close when what is waiting has been sent."""
-        for pipe in (self.near, self.far):
-            if pipe.transport is not None:
-                pipe.transport.close()
+    def close(self) -> None:
+        """Both directions have ended, and everything has been sent."""
+        self._end(socket.socket.close)
 
     def abort(self) -> None:
         """Break both sides off now; what is waiting is dropped."""
-        for pipe in (self.near, self.far):
-            if pipe.transport is not None:
-                reset(pipe.transport)
+        self._end(reset)
 
-    def side_lost(self, side: Pipe, *, broken: bool) -> None:
-        """One connection is gone, or both one after the other."""
-        if not self._ended:
-            self._ended = True
-            self._on_end(self)
-        other = self.far if side is self.near else self.near
-        if other.transport is not None and not other.transport.is_closing():
-            if broken:
-                reset(other.transport)
-            else:
-                other.transport.close()
-
-
-def reset(transport: asyncio.Transport) -> None:
-    """Break a connection off, so that its peer sees that it was if TCP can say so."""
-    sock: Any = transport.get_extra_info("socket")
-    if sock is not None and sock.family in {socket.AF_INET, socket.AF_INET6}:
-        # SO_LINGER of zero seconds: RST instead of FIN.
-        with contextlib.suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-    transport.abort()
+    def _end(self, close: Callable[[socket.socket], None]) -> None:
+        for side in (self.near, self.far):
+            side.unwatch()
+            close(side.connection)
+        self._on_end(self)
 
 
 class Pairs:
@@ -177,6 +235,8 @@ class Pairs:
 
     def __init__(self, totals: Totals, idle: float) -> None:
         self._living: set[Pair] = set()
+        self._sides: dict[int, Side] = {}
+        self._epoll = select.epoll()
         self._totals = totals
         self._idle = idle
         self._empty = asyncio.Event()
@@ -185,11 +245,15 @@ class Pairs:
     def __len__(self) -> int:
         return len(self._living)
 
-    def join(self, near: Pipe, far: Pipe) -> Pair:
-        """Join two connections and keep an eye on them."""
-        pair = Pair(near, far, self._end)
+    def join(self, near: socket.socket, far: socket.socket) -> Pair:
+        """Join two connections, which must not block, and keep an eye on them."""
+        if not self._living:
+            self._empty.clear()
+            asyncio.get_running_loop().add_reader(self._epoll, self._turn)
+        sides = Side(near, self._epoll), Side(far, self._epoll)
+        pair = Pair(*sides, self._end)
         self._living.add(pair)
-        self._empty.clear()
+        self._sides[near.fileno()], self._sides[far.fileno()] = sides
         return pair
 
     def passed(self) -> tuple[int, int]:
@@ -223,9 +287,23 @@ class Pairs:
             for pair in list(self._living):
                 pair.abort()
 
+    def _turn(self) -> None:
+        sides = self._sides
+        for number, events in self._epoll.poll(0):
+            side = sides.get(number)
+            if side is None:  # its peer, a moment ago, was the end of both
+                continue
+            try:
+                side.happened(events)
+            except OSError:
+                side.pair.abort()
+
     def _end(self, pair: Pair) -> None:
+        for side in (pair.near, pair.far):
+            del self._sides[side.number]
         self._living.discard(pair)
         self._totals.bytes_in += pair.near.moved
         self._totals.bytes_out += pair.far.moved
         if not self._living:
+            asyncio.get_running_loop().remove_reader(self._epoll)
             self._empty.set()

@@ -9,13 +9,14 @@ anybody but KMS. Names are compared whole, with their port; there are no pattern
 import asyncio
 import contextlib
 import re
+import socket
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
 import msgspec
 
-from nitrosigner.untrusted.parent.byte_relay import Pairs, Pipe, Totals, reset
+from nitrosigner.untrusted.parent.byte_relay import Arrival, Pairs, Totals, taken_from
 from nitrosigner.untrusted.parent.event_log import Event, EventLog
 from nitrosigner.untrusted.parent.vsock import Vsock
 from nitrosigner.verdicts import Code, Malformed, Refused, Undecided, Verdict
@@ -166,26 +167,23 @@ class EgressProxy:
             transport.close()
             return
         except (ConnectionError, asyncio.CancelledError) as error:
-            reset(transport)
+            transport.abort()
             if isinstance(error, asyncio.CancelledError):
                 raise
             return
         if transport.is_closing():
-            if far.transport is not None:
-                far.transport.abort()
+            far.close()
             return
         self._totals.accepted += 1
-        transport.write(_ESTABLISHED)
-        near = Pipe()
-        early = asker.rest
-        transport.set_protocol(near)
-        near.connection_made(transport)
-        self._pairs.join(near, far)
-        if early and far.transport is not None:
-            near.moved += len(early)
-            far.transport.write(early)
+        pair = self._pairs.join(taken_from(transport), far)
+        pair.near.moved += len(asker.rest)
+        try:
+            pair.near.send(_ESTABLISHED)
+            pair.far.send(asker.rest)
+        except OSError:  # gone since
+            pair.abort()
 
-    async def _reach(self, asker: "_Asker") -> Pipe:
+    async def _reach(self, asker: "_Asker") -> socket.socket:
         try:
             async with asyncio.timeout(self._limits.head_seconds):
                 head = await asker.head
@@ -203,11 +201,10 @@ class EgressProxy:
                 "configuration adds",
             )
         loop = asyncio.get_running_loop()
-        far = Pipe()
         try:
             async with asyncio.timeout(self._limits.connect_seconds):
-                await loop.create_connection(
-                    lambda: far,
+                transport, _ = await loop.create_connection(
+                    Arrival,
                     route.host,
                     route.port,
                     happy_eyeballs_delay=0.25,
@@ -218,7 +215,7 @@ class EgressProxy:
                 "the parent cannot reach this host",
                 "check the VPC endpoint, the route and the security group",
             ) from None
-        return far
+        return taken_from(transport)
 
 
 class _Asker(asyncio.Protocol):

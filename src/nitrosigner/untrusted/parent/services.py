@@ -10,10 +10,9 @@ socket and not our memory. A peer that doesn't speak the protocol is cut off.
 import asyncio
 import contextlib
 import functools
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -45,13 +44,19 @@ from nitrosigner.wire.services import (
     ReportMetrics,
     ReportState,
     Request,
+    StoredRecord,
     Watermarks,
 )
 from nitrosigner.wire.validator_api import Metrics
 
 HIGH_WATER: Final = 256 * 1024
 """Bytes of answers that a slow peer leaves unread before we stop reading requests."""
-_Result = TypeVar("_Result")
+READ_SIZE: Final = 256 * 1024
+"""Bytes read at once."""
+
+# One buffer for all: the loop fills it and calls `buffer_updated` before it reads any
+# other socket, and what is in it is copied.
+_buffer: Final = memoryview(bytearray(READ_SIZE))
 
 
 class ServicesLimits(
@@ -102,6 +107,21 @@ class RoleCredentialsPort(Protocol):
         ...
 
 
+class _Asked(NamedTuple):
+    """
+    A request that is being carried out.
+
+    No task waits for it: that would cost more than most requests do.
+    """
+
+    kind: type[Request]
+    began: float
+    """On the loop's clock."""
+    work: Future[Any] | asyncio.Future[Any]
+    as_answer: Callable[[Any], Answer]
+    """Makes the work's result an answer."""
+
+
 class Services:
     """Answers requests, and listens for those who ask them."""
 
@@ -133,6 +153,8 @@ class Services:
         self._requests = 0
         self._failed = 0
         self.garbage = 0
+        self.ended = asyncio.Event()
+        """Set when a request or a connection has ended."""
         self.times: Final = ServiceTimes()
 
     async def start(self, vsock: Vsock, port: int) -> None:
@@ -146,9 +168,13 @@ class Services:
         """Take no more requests, answer the open ones for *seconds*, and end."""
         if self._server is not None:
             self._server.close()
-        open_ones = [task for one in self._connections for task in one.drain()]
-        if open_ones:
-            await asyncio.wait(open_ones, timeout=seconds)
+        for connection in self._connections:
+            connection.drain()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while any(connection.busy for connection in self._connections):
+                    self.ended.clear()
+                    await self.ended.wait()
         for connection in list(self._connections):
             connection.end()
         # A thread inside a write is left to finish it; it cannot be stopped halfway.
@@ -165,77 +191,76 @@ class Services:
             garbage=self.garbage,
         )
 
-    async def answer(self, request: Request) -> Answer:
-        """Return the answer to *request*. Every failure is a `Failed`."""
+    def begin(self, request: Request) -> _Asked:
+        """Begin what *request* asks for. However that fails, it fails in its work."""
         self._requests += 1
-        began = time.monotonic()
         try:
             services.check(request)
-            async with asyncio.timeout(self.limits.request_seconds):
-                return await self._do(request)
-        except Verdict as verdict:
-            failed = Failed(code=verdict.code, message=_sentence(verdict))
-        except TimeoutError:
+            work, as_answer = self._begin(request)
+        except Exception as error:  # noqa: BLE001 - judged as if the work had raised it
+            work, as_answer = Future[Any](), _itself
+            work.set_exception(error)
+        began = asyncio.get_running_loop().time()
+        return _Asked(type(request), began, work, as_answer)
+
+    def judge(self, asked: _Asked) -> Answer:
+        """Return what came of a request by now. Every failure is a `Failed`."""
+        kind, work = asked.kind, asked.work
+        now = asyncio.get_running_loop().time()
+        self.times.took(kind.__name__, now - asked.began)
+        error = work.exception() if work.done() and not work.cancelled() else _LATE
+        if error is None:
+            return asked.as_answer(work.result())
+        if error is _LATE:
             failed = Failed(
-                code=_UNAVAILABLE.get(type(request), Code.STORAGE_UNAVAILABLE),
+                code=_UNAVAILABLE.get(kind, Code.STORAGE_UNAVAILABLE),
                 message="the parent did not finish in time; it may still happen",
             )
-        finally:
-            self.times.took(type(request).__name__, time.monotonic() - began)
+        elif isinstance(error, Verdict):
+            failed = Failed(code=error.code, message=_sentence(error))
+        else:  # the one place where a request's fault ends
+            self.log(Event.FAULT, kind=type(error).__name__)
+            failed = Failed(
+                code=Code.INTERNAL,
+                message="the parent met a fault of its own; see its log",
+            )
         self._failed += 1
         self.times.failed(failed.code)
-        self.log(Event.SERVICE_FAILED, kind=type(request).__name__, code=failed.code)
+        self.log(Event.SERVICE_FAILED, kind=kind.__name__, code=failed.code)
         return failed
 
-    async def _do(self, request: Request) -> Answer:
-        store = self._store
+    def _begin(
+        self, request: Request
+    ) -> tuple[Future[Any] | asyncio.Future[Any], Callable[[Any], Answer]]:
+        store, in_store = self._store, self._store_threads.submit
         match request:
-            case GetRecord(collection, name):
-                record = await self._stored(store.get, collection, name)
-                return Absent() if record is None else Found(record=record)
-            case ListRecords(collection, after, limit):
-                return await self._stored(store.page, collection, after, limit)
-            case PutRecord(collection, name, expected, data):
-                return await self._stored(store.put, collection, name, expected, data)
-            case RemoveRecord(collection, name, expected):
-                return await self._stored(store.remove, collection, name, expected)
-            case ReadWatermarks(public_keys):
-                found = await self._waited(
-                    lambda: self._watermark_store.read(public_keys)
-                )
-                return Watermarks(items=found)
-            case ListWatermarks(after_key, count):
-                return await self._waited(
-                    lambda: self._watermark_store.page(after_key, count)
-                )
             case AdvanceWatermarks(changes):
-                done = await self._waited(
-                    lambda: self._watermark_store.advance(changes)
-                )
-                return Advanced(written=done)
-            case GetCredentials():
-                return await self._credentials.get()
+                return self._watermark_store.advance(changes), Advanced
             case AppendAudit(events):
-                await self._threaded(
-                    self._audit_threads, functools.partial(self._audit.append, events)
-                )
-                return Done()
+                written = self._audit_threads.submit(self._audit.append, events)
+                return written, _done
+            case ReadWatermarks(public_keys):
+                return self._watermark_store.read(public_keys), Watermarks
+            case ListWatermarks(after_key, count):
+                return self._watermark_store.page(after_key, count), _itself
+            case GetRecord(collection, name):
+                return in_store(store.get, collection, name), _found
+            case ListRecords(collection, after, limit):
+                return in_store(store.page, collection, after, limit), _itself
+            case PutRecord(collection, name, expected, data):
+                return in_store(store.put, collection, name, expected, data), _itself
+            case RemoveRecord(collection, name, expected):
+                return in_store(store.remove, collection, name, expected), _itself
+            case GetCredentials():
+                loop = asyncio.get_running_loop()
+                return loop.create_task(self._credentials.get()), _itself
             case ReportState():
                 self._reports.report(request)
-                return Done()
             case ReportMetrics(metrics):
                 self._reports.metrics(metrics)
-                return Done()
-
-    async def _stored(self, call: Callable[..., _Result], *values: object) -> _Result:
-        return await self._threaded(
-            self._store_threads, functools.partial(call, *values)
-        )
-
-    async def _threaded(
-        self, threads: ThreadPoolExecutor, call: Callable[[], _Result]
-    ) -> _Result:
-        return await self._waited(lambda: threads.submit(call))
+        nothing: Future[None] = Future()
+        nothing.set_result(None)
+        return nothing, _done
 
     @property
     def _watermark_store(self) -> WatermarkStore:
@@ -246,17 +271,6 @@ class Services:
                 'name one in its configuration, under "watermarks"',
             )
         return self._watermarks
-
-    async def _waited(self, begin: Callable[[], Future[_Result]]) -> _Result:
-        try:
-            return await asyncio.wrap_future(begin())
-        except (Verdict, asyncio.CancelledError):
-            raise
-        except Exception as error:  # the one place where a request's failure ends
-            self.log(Event.FAULT, kind=type(error).__name__)
-            raise Undecided(
-                Code.INTERNAL, "the parent met a fault of its own; see its log"
-            ) from error
 
     def opened(self, connection: "_Connection") -> bool:
         """Return whether *connection* may stay."""
@@ -273,18 +287,22 @@ class Services:
         """Forget *connection*."""
         if connection in self._connections:
             self._connections.discard(connection)
+            self.ended.set()
             self.log(Event.SERVICES_CLOSED, count=len(self._connections))
             self._reports.enclave_connected(len(self._connections))
 
 
-class _Connection(asyncio.Protocol):
+class _Connection(asyncio.BufferedProtocol):
     transport: asyncio.Transport
 
     def __init__(self, server: Services, vsock: Vsock) -> None:
         self._server = server
         self._vsock = vsock
         self._reader = frames.FrameReader()
-        self._open: dict[int, asyncio.Task[None]] = {}
+        self._loop = asyncio.get_running_loop()
+        # In the order in which they were asked.
+        self._open: dict[int, _Asked] = {}
+        self._too_late: asyncio.TimerHandle | None = None
         self._draining = False
         self._unread = False
         self._reading = True
@@ -299,10 +317,12 @@ class _Connection(asyncio.Protocol):
         elif not self._server.opened(self):
             self.transport.abort()
 
-    def data_received(self, data: bytes) -> None:
-        with self._cut_off_garbage():
-            self._reader.feed(data)
-            self._take_frames()
+    def get_buffer(self, sizehint: int) -> memoryview:
+        del sizehint
+        return _buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._take_frames(_buffer[:nbytes])
 
     def eof_received(self) -> bool:
         # The open requests are still carried out; nobody is there for the answers.
@@ -320,44 +340,84 @@ class _Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._unread = False
-        with self._cut_off_garbage():
-            self._take_frames()
+        self._take_frames()
 
-    def drain(self) -> list["asyncio.Task[None]"]:
-        """Take no more requests; return the open ones."""
+    @property
+    def busy(self) -> bool:
+        """Whether a request is open."""
+        return bool(self._open)
+
+    def drain(self) -> None:
+        """Take no more requests."""
         self._draining = True
-        return list(self._open.values())
 
     def end(self) -> None:
         """Close now, with the answers that are ready."""
-        for task in self._open.values():
-            task.cancel()
+        for asked in self._open.values():
+            asked.work.cancel()
+        self._open.clear()
         self.transport.close()
 
-    def _take_frames(self) -> None:
-        while not self._full():
-            frame = self._reader.next()
-            if frame is None:
-                break
-            request = services.decode_request(frame.payload)
-            if frame.request_id in self._open:
-                msg = "a request id is in use"
-                raise ValueError(msg)
-            self._open[frame.request_id] = asyncio.get_running_loop().create_task(
-                self._answer(frame.request_id, request)
-            )
-        self._regulate()
-
-    async def _answer(self, request_id: int, request: Request) -> None:
+    def _take_frames(self, arrived: memoryview | None = None) -> None:
         try:
-            answer = await self._server.answer(request)
-            if not self.transport.is_closing():
-                self.transport.write(frames.encode(request_id, services.encode(answer)))
-        finally:
-            del self._open[request_id]
-        if not self.transport.is_closing():
-            with self._cut_off_garbage():
-                self._take_frames()
+            if arrived is not None:
+                self._reader.feed(arrived)
+            while not self._full():
+                frame = self._reader.next()
+                if frame is None:
+                    break
+                self._ask(frame.request_id, services.decode_request(frame.payload))
+        except ValueError:
+            # The cause may quote what was sent; nothing of it is said.
+            self._server.garbage += 1
+            self._server.log(Event.SERVICES_GARBAGE)
+            self.transport.abort()
+        else:
+            self._regulate()
+
+    def _ask(self, request_id: int, request: Request) -> None:
+        if request_id in self._open:
+            msg = "a request id is in use"
+            raise ValueError(msg)
+        asked = self._open[request_id] = self._server.begin(request)
+        asked.work.add_done_callback(functools.partial(self._done, request_id))
+        if self._too_late is None:
+            self._too_late = self._loop.call_later(
+                self._server.limits.request_seconds, self._give_up
+            )
+
+    def _done(self, request_id: int, work: Future[Any] | asyncio.Future[Any]) -> None:
+        # In whatever thread has done it; a thread may outlive the loop.
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._answer, request_id, work)
+
+    def _answer(self, request_id: int, work: Future[Any] | asyncio.Future[Any]) -> None:
+        asked = self._open.get(request_id)
+        if asked is None or asked.work is not work:
+            return  # was given up, and its number may be another's now
+        answer = self._server.judge(asked)
+        del self._open[request_id]
+        self._server.ended.set()
+        if self.transport.is_closing():
+            return
+        self.transport.write(frames.encode(request_id, services.encode(answer)))
+        if not self._reading:
+            self._take_frames()
+
+    def _give_up(self) -> None:
+        """Answer what was asked too long ago, and come again for the next."""
+        limit = self._server.limits.request_seconds
+        overdue = self._loop.time() - limit
+        for request_id, asked in list(self._open.items()):
+            if asked.began > overdue:
+                break
+            # What has not begun is not carried out later.
+            asked.work.cancel()
+            self._answer(request_id, asked.work)
+        oldest = next(iter(self._open.values()), None)
+        self._too_late = oldest and self._loop.call_at(
+            oldest.began + limit, self._give_up
+        )
 
     def _full(self) -> bool:
         return (
@@ -393,17 +453,9 @@ class _Connection(asyncio.Protocol):
         self._server.log(Event.SERVICES_STALLED)
         self.transport.abort()
 
-    @contextlib.contextmanager
-    def _cut_off_garbage(self) -> Iterator[None]:
-        try:
-            yield
-        except ValueError:
-            # The cause may quote what was sent; nothing of it is said.
-            self._server.garbage += 1
-            self._server.log(Event.SERVICES_GARBAGE)
-            self.transport.abort()
 
-
+_LATE: Final = TimeoutError()
+"""What is the matter with work that is not done."""
 _UNAVAILABLE: Final[dict[type, Code]] = {
     GetCredentials: Code.CREDENTIALS_UNAVAILABLE,
     AppendAudit: Code.AUDIT_UNAVAILABLE,
@@ -413,3 +465,16 @@ _UNAVAILABLE: Final[dict[type, Code]] = {
 def _sentence(verdict: Verdict) -> str:
     sentence = f"{verdict.message}: {verdict.hint}" if verdict.hint else verdict.message
     return sentence[: services.MAX_SENTENCE]
+
+
+def _itself(answer: Answer) -> Answer:
+    return answer
+
+
+def _done(nothing: None) -> Answer:
+    del nothing
+    return Done()
+
+
+def _found(record: StoredRecord | None) -> Answer:
+    return Absent() if record is None else Found(record=record)

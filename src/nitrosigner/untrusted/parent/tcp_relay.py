@@ -13,7 +13,13 @@ from typing import Final
 
 import msgspec
 
-from nitrosigner.untrusted.parent.byte_relay import Pairs, Pipe, Totals, reset
+from nitrosigner.untrusted.parent.byte_relay import (
+    Arrival,
+    Pairs,
+    Totals,
+    reset,
+    taken_from,
+)
 from nitrosigner.untrusted.parent.event_log import Event, EventLog
 from nitrosigner.untrusted.parent.vsock import Vsock
 from nitrosigner.verdicts import Code, Undecided
@@ -137,65 +143,47 @@ class TcpRelay:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
 
-    def _take(self, caller: "_Caller", transport: asyncio.Transport) -> None:
+    def _take(self, transport: asyncio.Transport) -> None:
         if len(self._pairs) + len(self._joining) >= self._limits.max_connections:
             self._totals.refused += 1
             self._log(Event.RELAY_FULL, count=self._limits.max_connections)
-            reset(transport)
+            reset(taken_from(transport))
             return
         self._totals.accepted += 1
         sock: socket.socket = transport.get_extra_info("socket")
         # A caller that was unplugged must not hold a place for ever.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        task = asyncio.get_running_loop().create_task(self._join(caller, transport))
+        task = asyncio.get_running_loop().create_task(self._join(transport))
         self._joining.add(task)
         task.add_done_callback(self._joining.discard)
 
-    async def _join(self, caller: "_Caller", transport: asyncio.Transport) -> None:
-        enclave = Pipe()
+    async def _join(self, transport: asyncio.Transport) -> None:
         try:
             async with asyncio.timeout(self._limits.connect_seconds):
-                await self._dial(enclave)
+                enclave = await self._vsock.connect(self._enclave_port)
         except OSError:  # TimeoutError too
             self._totals.failed += 1
             if not self._enclave_absent:
                 self._enclave_absent = True
                 self._log(Event.RELAY_ENCLAVE_ABSENT, port=self._enclave_port)
-            reset(transport)
+            reset(taken_from(transport))
             return
         except asyncio.CancelledError:
-            reset(transport)
+            reset(taken_from(transport))
             raise
         if self._enclave_absent:
             self._enclave_absent = False
             self._log(Event.RELAY_ENCLAVE_BACK, port=self._enclave_port)
-        if transport.is_closing():
-            if enclave.transport is not None:
-                enclave.transport.abort()
-            return
-        self._pairs.join(caller, enclave)
-
-    async def _dial(self, enclave: Pipe) -> None:
-        sock = await self._vsock.connect(self._enclave_port)
-        try:
-            loop = asyncio.get_running_loop()
-            await loop.create_connection(lambda: enclave, sock=sock)
-        except BaseException:
-            sock.close()
-            raise
+        self._pairs.join(taken_from(transport), enclave)
 
 
-class _Caller(Pipe):
+class _Caller(Arrival):
     """A caller's side: asks the relay for its counterpart when it arrives."""
 
-    __slots__ = ("_relay",)
-
     def __init__(self, relay: TcpRelay) -> None:
-        super().__init__()
         self._relay = relay
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection and look for the enclave."""
         super().connection_made(transport)
-        if self.transport is not None:
-            self._relay._take(self, self.transport)  # noqa: SLF001 - its own part
+        self._relay._take(self.transport)  # noqa: SLF001 - its own part
