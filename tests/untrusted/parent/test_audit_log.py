@@ -1,5 +1,6 @@
 """The audit log loses no whole line and shows no half one."""
 
+import fcntl
 import json
 import os
 import signal
@@ -64,6 +65,14 @@ def test_events_are_lines_in_their_order(path: Path) -> None:
     log.close()
     assert read(path) == [1, 2, 3]
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_each_write_is_on_the_disk_when_it_returns(path: Path) -> None:
+    log = AuditLog(path, rotate_bytes=1)
+    for _ in range(2):  # the second time into a fresh file
+        log.append(events(1))
+        assert fcntl.fcntl(log._file, fcntl.F_GETFL) & os.O_DSYNC
+    log.close()
 
 
 def test_a_log_is_continued(path: Path) -> None:

@@ -159,8 +159,19 @@ def test_it_serves_and_ends_in_order(start: Start, enclave: Any) -> None:
     assert shown.services.requests == 4
     events = [line["event"] for line in parent.log()]
     assert events[0] == "started"
+    # We left and then asked it to end: it may have heard of both in one turn.
+    events.remove("services_closed")
     assert events[-2:] == ["draining", "stopped"]
     assert "fault" not in events
+
+
+def test_it_is_woken_in_no_hurry(start: Start) -> None:
+    parent = start()
+    parent.ready()
+    threads = os.listdir(f"/proc/{parent.process.pid}/task")
+    assert len(threads) > 1
+    assert {os.sched_getscheduler(int(one)) for one in threads} == {os.SCHED_BATCH}
+    assert parent.end() == 0
 
 
 def test_it_survives_the_enclaves_coming_and_going(start: Start, enclave: Any) -> None:

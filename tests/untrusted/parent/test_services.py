@@ -512,6 +512,57 @@ def test_what_hangs_is_answered_when_its_time_is_over(started: Any) -> None:
     asyncio.run(main())
 
 
+def test_each_request_has_its_own_time(started: Any, wait_for: Any) -> None:
+    async def main() -> None:
+        async with started(request_seconds=0.1) as world:
+            world.store.gate = threading.Event()
+            peer = await world.peer()
+            for number in (1, 2, 3):
+                peer.send(number, GetRecord("keys", "a"))
+                await wait_for(lambda: world.server.counts().requests == number)  # noqa: B023
+            for number in (1, 2, 3):
+                answered, answer = await peer.receive()
+                assert answered == number
+                assert isinstance(answer, Failed)
+            assert await peer.ask(AppendAudit([b"{}"]), 1) == Done()
+
+    asyncio.run(main())
+
+
+def test_what_was_given_up_does_not_answer_another_request_of_its_number(
+    started: Any, wait_for: Any
+) -> None:
+    async def main() -> None:
+        async with started(request_seconds=0.3) as world:
+            world.store.gate = threading.Event()
+            world.watermarks.held = []
+            peer = await world.peer()
+            failed = await peer.ask(PutRecord("keys", "a", 0, b"x"), 5)
+            assert isinstance(failed, Failed)
+            peer.send(5, AdvanceWatermarks([WatermarkChange(KEY, 0, b"x")]))
+            await wait_for(lambda: world.watermarks.held)
+            world.store.gate.set()  # the write that was given up is done now
+            world.server._store_threads.shutdown()
+            await asyncio.sleep(0)
+            world.watermarks.release()
+            assert await peer.receive() == (5, Advanced([True]))
+
+    asyncio.run(main())
+
+
+def test_any_number_of_refused_requests_may_come_together(started: Any) -> None:
+    async def main() -> None:
+        async with started() as world:
+            peer = await world.peer()
+            for number in range(3000):
+                peer.send(number, GetRecord("secrets", "a"))
+            answers = [await peer.receive() for _ in range(3000)]
+            assert sorted(number for number, _ in answers) == list(range(3000))
+            assert {answer.code for _, answer in answers} == {"malformed_request"}
+
+    asyncio.run(main())
+
+
 def test_no_more_requests_are_read_than_may_be_open(
     started: Any, wait_for: Any
 ) -> None:
@@ -636,14 +687,32 @@ def test_stopping_answers_what_was_asked_and_takes_nothing_new(
             peer = await world.peer()
             peer.send(1, PutRecord("keys", "a", 0, b"x"))
             await wait_for(lambda: world.server.counts().requests == 1)
-            stopping = asyncio.create_task(world.server.stop(5))
+            stopping = asyncio.create_task(world.server.stop(60))
             await asyncio.sleep(0)
             peer.send(2, PutRecord("keys", "b", 0, b"x"))
             world.store.gate.set()
             assert await peer.receive() == (1, Stored(1))
-            await stopping
+            await asyncio.wait_for(stopping, 5)
             assert await peer.cut_off()
             assert list(world.store.records) == [("keys", "a")]
+
+    asyncio.run(main())
+
+
+def test_stopping_does_not_wait_for_answers_that_nobody_waits_for(
+    started: Any, wait_for: Any
+) -> None:
+    async def main() -> None:
+        async with started() as world:
+            world.store.gate = threading.Event()
+            peer = await world.peer()
+            peer.send(1, PutRecord("keys", "a", 0, b"x"))
+            await wait_for(lambda: world.server.counts().requests == 1)
+            stopping = asyncio.create_task(world.server.stop(60))
+            await asyncio.sleep(0)
+            assert not stopping.done()
+            peer.writer.transport.abort()
+            await asyncio.wait_for(stopping, 5)
 
     asyncio.run(main())
 

@@ -421,6 +421,22 @@ def test_a_journal_left_by_a_kill_is_taken_up(path: Path) -> None:
         SqliteWatermarks(crashed / path.name)
 
 
+@pytest.mark.parametrize("count", [1, 2, 4, 5, 16, 17, 63, 64, 65, 129, 512])
+def test_what_comes_together_is_written_in_few_statements(
+    store: SqliteWatermarks, count: int
+) -> None:
+    keys = [number.to_bytes(48) for number in range(count)]
+    first = [WatermarkChange(key, 0, b"first") for key in keys]
+    assert store.advance(first).result(WAIT) == [True] * count
+    statements: list[str] = []
+    store._connection.set_trace_callback(statements.append)
+    second = [WatermarkChange(key, 1, b"second") for key in keys]
+    assert store.advance(second).result(WAIT) == [True] * count
+    store._connection.set_trace_callback(None)
+    assert versions(store, *keys) == dict.fromkeys(keys, 2)
+    assert len(statements) == 2 + -(-count // 64)
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 63, 64, 65, 129, 256])
 @pytest.mark.parametrize("stale", ["none", "first", "middle", "last"])
 def test_a_stale_change_among_many_costs_the_others_nothing(

@@ -27,7 +27,8 @@ def main() -> int:
     # Where we share processors (a laptop), take what came together when another's turn
     # ends, instead of interrupting it for each piece. An idle one still takes us at
     # once.
-    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    with contextlib.suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     log = structured_log()
 
     def ready(port: int) -> None:

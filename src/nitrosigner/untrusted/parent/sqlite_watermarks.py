@@ -7,9 +7,10 @@ of the disk is shared by all who wait, and nobody is told of a write that a powe
 could take back.
 """
 
+import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -62,8 +63,10 @@ _NEXT: Final = (
 )
 # Several in one statement: SQLite's module lets go of the interpreter for each, and
 # whatever runs meanwhile has to be asked to give it back.
-_SEVERAL: Final = (64, 32, 16, 8, 4, 2, 1)
-"""Changes in one statement, so that few statements have to be prepared."""
+_SEVERAL: Final = (1, 4, 16, 64)
+"""Places for changes in one statement, so that few statements have to be prepared."""
+_NO_CHANGE: Final = (None, None, None)
+"""Fills a place that is left over: no public key equals NULL."""
 _NEXT_OF: Final = {
     # Nothing but question marks is put into it.
     count: "UPDATE watermarks SET version = watermarks.version + 1, data = column2"  # noqa: S608
@@ -129,7 +132,7 @@ class SqliteWatermarks:
         self._connection = self._file.open(
             on_permissions_mended=on_permissions_mended, busy_seconds=busy_seconds
         )
-        self._paths = (path, path.with_name(path.name + "-wal"))
+        self._paths = (str(path), f"{path}-wal")
         self._opened: tuple[tuple[int, int], ...] = ()
         try:
             self._connection.execute(f"PRAGMA cache_size = {-CACHE}")
@@ -295,16 +298,17 @@ class SqliteWatermarks:
         if len({change.public_key for change in every}) < len(every):
             return None
         execute = self._connection.execute
-        at = 0
         try:
             execute("BEGIN IMMEDIATE")
-            for count in _parts(len(every)):
-                values: list[bytes | int] = []
-                for change in every[at : at + count]:
+            for at in range(0, len(every), _SEVERAL[-1]):
+                part = every[at : at + _SEVERAL[-1]]
+                places = next(count for count in _SEVERAL if count >= len(part))
+                values: list[bytes | int | None] = []
+                for change in part:
                     values += (change.public_key, change.data, change.expected)
-                if execute(_NEXT_OF[count], values).rowcount != count:
+                values += _NO_CHANGE * (places - len(part))
+                if execute(_NEXT_OF[places], values).rowcount != len(part):
                     return None  # rolled back below
-                at += count
             execute("COMMIT")
         except sqlite3.Error as error:
             raise self._file.unavailable("cannot be written") from error
@@ -360,13 +364,5 @@ class SqliteWatermarks:
             )
 
     def _on_disk(self) -> tuple[tuple[int, int], ...]:
-        found = [path.stat() for path in self._paths]
+        found = [os.stat(path) for path in self._paths]  # noqa: PTH116 - after each write
         return tuple((one.st_dev, one.st_ino) for one in found)
-
-
-def _parts(count: int) -> Iterator[int]:
-    """Yield the sizes of the statements for *count* changes."""
-    for size in _SEVERAL:
-        while count >= size:
-            yield size
-            count -= size

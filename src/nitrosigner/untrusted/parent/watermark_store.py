@@ -80,14 +80,15 @@ def check_page(after: bytes | None, limit: int) -> None:
 def check_advance(changes: Sequence[WatermarkChange]) -> None:
     """Raise `Malformed` if no store could hold this."""
     _check_keys([change.public_key for change in changes])
-    for change in changes:
-        if not 0 <= change.expected < services.MAX_VERSION:
-            raise Malformed(Code.MALFORMED_REQUEST, "a version is 0 or more")
-        if not 1 <= len(change.data) <= services.MAX_WATERMARK:
-            raise Malformed(
-                Code.MALFORMED_REQUEST,
-                f"a watermark has 1 to {services.MAX_WATERMARK} bytes",
-            )
+    versions = [change.expected for change in changes]
+    if min(versions) < 0 or max(versions) >= services.MAX_VERSION:
+        raise Malformed(Code.MALFORMED_REQUEST, "a version is 0 or more")
+    sizes = [len(change.data) for change in changes]
+    if min(sizes) < 1 or max(sizes) > services.MAX_WATERMARK:
+        raise Malformed(
+            Code.MALFORMED_REQUEST,
+            f"a watermark has 1 to {services.MAX_WATERMARK} bytes",
+        )
 
 
 def _check_keys(public_keys: Sequence[bytes]) -> None:
@@ -98,7 +99,7 @@ def _check_keys(public_keys: Sequence[bytes]) -> None:
         )
     if len(set(public_keys)) != len(public_keys):
         raise Malformed(Code.MALFORMED_REQUEST, "a validator is named twice")
-    if any(len(key) != services.PUBLIC_KEY_SIZE for key in public_keys):
+    if set(map(len, public_keys)) != {services.PUBLIC_KEY_SIZE}:
         raise Malformed(
             Code.MALFORMED_REQUEST,
             f"a validator's public key has {services.PUBLIC_KEY_SIZE} bytes",
