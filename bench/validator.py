@@ -214,7 +214,7 @@ def saturated(
     same: bool,
     connections: int = CONNECTIONS,
 ) -> Saturated:
-    rounds = max(1, int(seconds * 7000 / len(keys)) + 1)
+    rounds = max(1, int(seconds * 10_000 / len(keys)) + 1)
     requests = signer.requests(keys, rounds, same=same)
     used: list[Cpu] = []
     shown = load.drive(
