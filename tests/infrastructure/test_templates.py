@@ -7,9 +7,9 @@ import os
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
-import msgspec
 import pytest
 
 SNAPSHOT = Path(__file__).with_name("resource_types.json")
@@ -652,16 +652,16 @@ def sums(synthesized: Any, stack: str, group: str, lines: list[Any]) -> dict[str
 def test_the_logs_that_programs_write_become_the_metrics_that_alarms_watch(
     synthesized: Any, stack: str
 ) -> None:
-    from nitrosigner.trusted.enclave.audit import Event
+    from nitrosigner.trusted.enclave.audit import AuditTrail, Facts
     from nitrosigner.untrusted.parent.event_log import Event as ParentEvent
     from nitrosigner.untrusted.parent.event_log import EventLog
     from nitrosigner.verdicts import Code
 
+    clock: Any = SimpleNamespace(now=lambda: 1.0)
+    trail = AuditTrail(cast("Any", None), clock, "b")
+
     def audited(**facts: Any) -> Any:
-        line = {"time": 1.0, "boot": "b", "sequence": 1, "previous": "0" * 64}
-        return json.loads(
-            msgspec.json.encode(Event(**line, operation="sign_duty", **facts))
-        )
+        return json.loads(trail._line("", Facts(operation="sign_duty", **facts)))
 
     many = {"keys": ("a", "b"), "count": 32}
     audit = [
@@ -738,12 +738,12 @@ def test_alarms_and_dashboard_show_metrics_that_somebody_makes(
 
 def test_metrics_are_made_from_what_the_programs_write(node: None) -> None:
     from nitrosigner.infrastructure import observability
-    from nitrosigner.trusted.enclave.audit import Event
+    from nitrosigner.trusted.enclave.audit import Facts
     from nitrosigner.untrusted.parent.event_log import Event as ParentEvent
     from nitrosigner.verdicts import Code
 
     del node
-    outcomes = Event.__annotations__["outcome"].__args__
+    outcomes = Facts.__annotations__["outcome"].__args__
     for _, _, _, pattern, _ in observability.metric_filters():
         for field, value in re.findall(r'\$\.(\w+) = "(\w+)"', pattern):
             known: Any = {

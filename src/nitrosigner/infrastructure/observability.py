@@ -41,7 +41,7 @@ AUDITED: Final = {
     "StrangersRefused": '$.code = "unauthenticated"',
 }
 """Metrics made from audit events: name → condition. The fields are
-`enclave.audit.Event`'s and the codes `verdicts.Code`'s; a test compares them."""
+`enclave.audit.Facts`'s and the codes `verdicts.Code`'s; a test compares them."""
 PARENTS: Final = {
     "KmsDenied": '$.event = "enclave_state" && $.code = "kms_refused"',
     "StorageFailed": '$.event = "service_failed"',
