@@ -75,11 +75,20 @@ class Spoilt(Services):
 
     lie: Lie = staticmethod(lambda _request, answer: answer)
 
-    async def answer(self, request: services.Request) -> Any:
-        answer = type(self).lie(request, await super().answer(request))
-        if answer is None:
-            await asyncio.Event().wait()
-        return answer
+    def begin(self, request: services.Request) -> Any:
+        asked = super().begin(request)
+
+        async def spoilt() -> Any:
+            await asyncio.gather(
+                asyncio.wrap_future(asked.work), return_exceptions=True
+            )
+            answer = type(self).lie(request, self.judge(asked))
+            if answer is None:
+                await asyncio.Event().wait()
+            return answer
+
+        work = asyncio.get_running_loop().create_task(spoilt())
+        return asked._replace(work=work, as_answer=lambda answer: answer)
 
 
 class Machine:
